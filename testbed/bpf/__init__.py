@@ -1,0 +1,1 @@
+"""Ground floor: load BPF programs, attach them, read and write their maps and rings."""

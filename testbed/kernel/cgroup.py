@@ -1,0 +1,144 @@
+"""cgroup v2: where it is, and directories of it that are made, emptied and removed."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from testbed.errors import MachineError, errno_name
+from testbed.kernel.syscalls import mount_detached, pidfd_send_signal
+
+REMOVE_DEADLINE_S = 10.0
+
+
+@dataclass(frozen=True)
+class CgroupRoot:
+    """The root of the cgroup v2 tree: ``path`` to use, ``where`` to tell a person."""
+
+    path: Path
+    where: str
+
+
+def _mounted() -> list[Path]:
+    """Mount points of cgroup2 that are writable, from /proc/self/mountinfo (proc(5))."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
+        mount, _, filesystem = line.partition(" - ")
+        fields = mount.split()
+        if filesystem.split()[0] == "cgroup2" and fields[3] == "/" and "rw" in fields[5].split(","):
+            found.append(Path(fields[4].replace("\\040", " ")))
+    return found
+
+
+@contextmanager
+def cgroup_root() -> Iterator[CgroupRoot]:
+    """Finds cgroup v2 wherever it is mounted (unified or hybrid), or mounts it privately.
+
+    The private mount (Linux 5.2) is in no mount table: a descriptor owns it. `MachineError` when
+    there is neither.
+    """
+    for path in _mounted():
+        if os.access(path, os.W_OK):
+            yield CgroupRoot(path, str(path))
+            return
+    try:
+        mount = mount_detached("cgroup2")
+    except OSError as error:
+        raise MachineError(
+            "find cgroup v2",
+            f"it is mounted nowhere, and mounting it privately fails with {errno_name(error.errno or 0)}",
+            "run as root on Linux 5.10 or later, with CONFIG_CGROUPS=y and CONFIG_CGROUP_BPF=y",
+        ) from error
+    try:
+        yield CgroupRoot(Path(f"/proc/self/fd/{mount}"), "mounted privately")
+    finally:
+        os.close(mount)
+
+
+def make_cgroup(path: Path, stack: ExitStack) -> int:
+    """Makes a cgroup directory and returns a descriptor of it; both go when ``stack`` closes."""
+    try:
+        path.mkdir()
+    except OSError as error:
+        raise MachineError(
+            f"make the cgroup {path}", errno_name(error.errno or 0), "run `testbed doctor`"
+        ) from error
+    stack.callback(remove_tree, path)
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    stack.callback(os.close, fd)
+    return fd
+
+
+def remove_tree(path: Path) -> list[int]:
+    """Ends every process in a cgroup and below, then removes the directories, children first.
+
+    Returns the processes that it found. What is gone already is no error.
+    """
+    if not path.is_dir():
+        return []
+    pids = _end_processes(path)
+    for directory, _, _ in os.walk(path, topdown=False):
+        try:
+            Path(directory).rmdir()
+        except FileNotFoundError:
+            continue
+    return pids
+
+
+def processes(path: Path) -> list[int]:
+    """The processes in a cgroup and below."""
+    found: list[int] = []
+    for directory, _, _ in os.walk(path):
+        try:
+            found += map(int, Path(directory, "cgroup.procs").read_text(encoding="ascii").split())
+        except FileNotFoundError:
+            continue  # somebody removed that directory meanwhile
+    return found
+
+
+def await_end(pidfd: int, deadline: float) -> bool:
+    """Waits until a process has ended; False when ``deadline`` (``time.monotonic``) comes first.
+
+    Not by ``cgroup.events``: the kernel holds its notifications back for up to 10 ms.
+    """
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(max(deadline - time.monotonic(), 0) * 1000))
+
+
+def _end_processes(path: Path) -> list[int]:
+    deadline = time.monotonic() + REMOVE_DEADLINE_S
+    ended: list[int] = []
+    while pids := processes(path):  # again: a fork may have come in between
+        with ExitStack() as stack:
+            pidfds = [pidfd for pid in pids if (pidfd := _open_process(pid, stack)) is not None]
+            for pidfd in pidfds:
+                _kill(pidfd)
+            if not all(await_end(pidfd, deadline) for pidfd in pidfds):
+                raise MachineError(
+                    f"remove the cgroup {path}",
+                    f"processes are still in it after {REMOVE_DEADLINE_S:.0f} s: {processes(path)}",
+                    "see what they wait for in /proc/PID/stack",
+                )
+        ended += pids
+    return ended
+
+
+def _open_process(pid: int, stack: ExitStack) -> int | None:
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    stack.callback(os.close, pidfd)
+    return pidfd
+
+
+def _kill(pidfd: int) -> None:
+    with suppress(ProcessLookupError):
+        pidfd_send_signal(pidfd, signal.SIGKILL)

@@ -1,0 +1,254 @@
+"""Links and addresses of hosts: veths made in place, and a quiet wire.
+
+Quiet means that nothing but the test's own packets is on it: no neighbour discovery (permanent
+neighbours), no duplicate address detection, no router solicitations, no multicast reports. So a
+capture can be asserted exactly, and the first connect() never loses its SYN.
+
+How: links come up with IFF_NOARP, under which the kernel joins no solicited-node groups and
+reports none; once the addresses are there the flag is cleared (clearing it flushes neighbours) and
+the permanent neighbours are added. Addresses that a test adds later still resolve as usual.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import struct
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Any
+
+from testbed.errors import MachineError
+from testbed.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Message, encode, execute
+
+Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+LOOPBACK_INDEX = 1  # of every new namespace
+READY_DEADLINE_S = 5.0
+
+_RTM_NEWLINK, _RTM_GETLINK = 16, 18
+_RTM_NEWADDR = 20
+_RTM_NEWROUTE, _RTM_GETROUTE = 24, 26
+_RTM_NEWNEIGH = 28
+_IFF_UP, _IFF_NOARP = 0x1, 0x80
+_IFA_F_NODAD = 0x02
+_NUD_PERMANENT = 0x80
+_IFLA_OPERSTATE, _OPERSTATE_UP = 16, 6
+_RT_TABLE_MAIN, _RTPROT_STATIC, _RTN_UNICAST, _RTN_LOCAL = 254, 4, 1, 2
+_FD_PLACE = 0x7E57FD00  # stands for a descriptor in a cached message
+
+# New interfaces of a namespace take these from "default". Link-local addresses are not generated:
+# they are what router solicitations and multicast reports are sent from.
+QUIET_SYSCTLS = {
+    "net/ipv4/conf/all/rp_filter": "0",
+    "net/ipv4/conf/default/rp_filter": "0",
+    "net/ipv6/conf/default/accept_dad": "0",
+    "net/ipv6/conf/default/accept_ra": "0",
+    "net/ipv6/conf/default/addr_gen_mode": "1",
+    "net/ipv6/conf/default/dad_transmits": "0",
+    "net/ipv6/conf/default/router_solicitations": "0",
+    # Also the bound of a random wait before an address is usable, when its link came up meanwhile.
+    "net/ipv6/conf/default/router_solicitation_delay": "0",
+}
+
+
+@dataclass(frozen=True)
+class End:
+    """One end of a link as one host sees it."""
+
+    name: str
+    index: int
+    mac: str
+    addresses: tuple[Interface, ...]
+
+
+@cache
+def _classes() -> dict[str, Callable[[], Any]]:
+    # Importing pyroute2 takes longer than all the rest of a small command.
+    from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+    from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+    from pyroute2.netlink.rtnl.ndmsg import ndmsg
+    from pyroute2.netlink.rtnl.rtmsg import rtmsg
+
+    return {"link": ifinfmsg, "address": ifaddrmsg, "neighbour": ndmsg, "route": rtmsg}
+
+
+def _family(address: Address) -> int:
+    return socket.AF_INET if address.version == 4 else socket.AF_INET6
+
+
+@lru_cache(maxsize=4096)
+def _veth_template(end: End, peer: End) -> Message:
+    peer_part = {
+        "index": peer.index,
+        "flags": _IFF_NOARP,  # an end comes up only with its peer there, so this one later
+        "change": _IFF_NOARP,
+        "attrs": [
+            ("IFLA_IFNAME", peer.name),
+            ("IFLA_ADDRESS", peer.mac),
+            ("IFLA_NET_NS_FD", _FD_PLACE),
+        ],
+    }
+    return encode(
+        f"make the veth {end.name} – {peer.name}",
+        _classes()["link"],
+        _RTM_NEWLINK,
+        {
+            "index": end.index,
+            "flags": _IFF_UP | _IFF_NOARP,
+            "change": _IFF_UP | _IFF_NOARP,
+            "attrs": [
+                ("IFLA_IFNAME", end.name),
+                ("IFLA_ADDRESS", end.mac),
+                (
+                    "IFLA_LINKINFO",
+                    {
+                        "attrs": [
+                            ("IFLA_INFO_KIND", "veth"),
+                            ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", peer_part)]}),
+                        ]
+                    },
+                ),
+            ],
+        },
+        flags=NLM_F_CREATE | NLM_F_EXCL,
+    )
+
+
+def veth(end: End, peer: End, peer_netns_fd: int) -> Message:
+    """Makes both ends of a veth, each in its own namespace from the start; the first is up, both without ARP."""
+    template = _veth_template(end, peer)
+    place = struct.pack("=I", _FD_PLACE)
+    return Message(template.what, template.data.replace(place, struct.pack("=I", peer_netns_fd), 1))
+
+
+@lru_cache(maxsize=4096)
+def _flags(name: str, index: int, flags: int, change: int) -> Message:
+    return encode(
+        f"set the flags of {name}",
+        _classes()["link"],
+        _RTM_NEWLINK,
+        {"index": index, "flags": flags, "change": change},
+    )
+
+
+@lru_cache(maxsize=4096)
+def _address(end: End, interface: Interface) -> Message:
+    attributes = [("IFA_ADDRESS", str(interface.ip)), ("IFA_LOCAL", str(interface.ip))]
+    return encode(
+        f"add {interface} to {end.name}",
+        _classes()["address"],
+        _RTM_NEWADDR,
+        {
+            "family": _family(interface.ip),
+            "prefixlen": interface.network.prefixlen,
+            "index": end.index,
+            "flags": _IFA_F_NODAD if interface.version == 6 else 0,
+            "attrs": attributes,
+        },
+        flags=NLM_F_CREATE | NLM_F_EXCL,
+    )
+
+
+@lru_cache(maxsize=4096)
+def _neighbour(end: End, address: Address, mac: str) -> Message:
+    return encode(
+        f"add the neighbour {address} to {end.name}",
+        _classes()["neighbour"],
+        _RTM_NEWNEIGH,
+        {
+            "family": _family(address),
+            "ifindex": end.index,
+            "state": _NUD_PERMANENT,
+            "attrs": [("NDA_DST", str(address)), ("NDA_LLADDR", mac)],
+        },
+        flags=NLM_F_CREATE,
+    )
+
+
+@lru_cache(maxsize=4096)
+def default_route(end: End, gateway: Address) -> Message:
+    """Everything else goes to the gateway: the control address needs a route, not a host."""
+    return encode(
+        f"add the default route by {gateway} to {end.name}",
+        _classes()["route"],
+        _RTM_NEWROUTE,
+        {
+            "family": _family(gateway),
+            "table": _RT_TABLE_MAIN,
+            "proto": _RTPROT_STATIC,
+            "type": _RTN_UNICAST,
+            "attrs": [("RTA_GATEWAY", str(gateway)), ("RTA_OIF", end.index)],
+        },
+        flags=NLM_F_CREATE,
+    )
+
+
+@lru_cache(maxsize=4096)
+def _get_link(end: End) -> Message:
+    return encode(f"look at {end.name}", _classes()["link"], _RTM_GETLINK, {"index": end.index})
+
+
+def configure(end: End, neighbours: Sequence[tuple[Address, str]]) -> list[Message]:
+    """Up, addresses, then ARP allowed again, then permanent neighbours (address, MAC): in this order."""
+    return [
+        _flags("lo", LOOPBACK_INDEX, _IFF_UP, _IFF_UP),
+        _flags(end.name, end.index, _IFF_UP, _IFF_UP),
+        *(_address(end, interface) for interface in end.addresses),
+        _flags(end.name, end.index, 0, _IFF_NOARP),
+        *(_neighbour(end, address, mac) for address, mac in neighbours),
+    ]
+
+
+@lru_cache(maxsize=4096)
+def _get_route(address: Address) -> Message:
+    return encode(
+        f"look up the route to {address}",
+        _classes()["route"],
+        _RTM_GETROUTE,
+        {
+            "family": _family(address),
+            "dst_len": address.max_prefixlen,
+            "attrs": [("RTA_DST", str(address))],
+        },
+    )
+
+
+def await_ready(sock: socket.socket, end: End) -> None:
+    """Waits until an end can carry a connection: its state is up, each own address is local.
+
+    Until the kernel has noticed the carrier (operational state UP) it drops what is sent, and
+    until a worker has inserted the local route of an IPv6 address, connects pick another one: the
+    first SYN is lost, for a second. RTM_GETLINK makes the kernel look at once (Linux 6.8; before
+    that a link is watched without delay when its two ends differ in index, so give them such).
+    """
+    deadline = time.monotonic() + READY_DEADLINE_S
+    waiting = [interface.ip for interface in end.addresses]
+    while True:
+        link, *routes = execute(sock, [_get_link(end), *(_get_route(address) for address in waiting)])
+        is_up = _operational_state(link) == _OPERSTATE_UP
+        # struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type
+        waiting = [ip for ip, route in zip(waiting, routes, strict=True) if route[7] != _RTN_LOCAL]
+        if is_up and not waiting:
+            return
+        if time.monotonic() > deadline:
+            missing = [] if is_up else ["its state is not UP: is the other end?"]
+            missing += [f"{address} is not local" for address in waiting]
+            raise MachineError(
+                f"wait {READY_DEADLINE_S:.0f} s for {end.name} to be ready",
+                "; ".join(missing),
+            )
+
+
+def _operational_state(link: bytes) -> int:
+    """IFLA_OPERSTATE (RFC 2863) of an RTM_NEWLINK payload; 0 is unknown."""
+    offset = 16  # behind struct ifinfomsg
+    while offset + 4 <= len(link):
+        length, kind = struct.unpack_from("=HH", link, offset)
+        if kind == _IFLA_OPERSTATE:
+            return link[offset + 4]
+        offset += max((length + 3) & ~3, 4)
+    return 0

@@ -1,0 +1,103 @@
+"""What no descriptor can own: cgroup directories. They carry an owner lock and outlive only its holder.
+
+Before a session makes its cgroup it links a locked record of it into ``/run/sockops-testbed``. The
+lock (flock) ends with the process, however it ends. `reap` removes what a record names when, and
+only when, it gets that record's lock: never by the look of a name.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from testbed.errors import MachineError, errno_name
+from testbed.kernel.cgroup import CgroupRoot, make_cgroup, remove_tree
+
+REGISTRY = Path("/run/sockops-testbed")
+_CGROUP_NAME = re.compile(r"sockops-testbed-[0-9a-f]{16}")
+
+
+@dataclass(frozen=True)
+class Reaped:
+    """A dead session's cgroup that was removed, and the processes that were still in it."""
+
+    cgroup: str
+    pids: tuple[int, ...]
+
+
+@contextmanager
+def owned_cgroup(root: CgroupRoot, registry: Path = REGISTRY) -> Iterator[Path]:
+    """Makes a top-level cgroup for this process alone; removes it at the end. Yields its path."""
+    name = f"sockops-testbed-{secrets.token_hex(8)}"
+    with ExitStack() as stack:
+        _register(name, registry, stack)
+        make_cgroup(root.path / name, stack)
+        yield root.path / name
+
+
+def _register(name: str, registry: Path, stack: ExitStack) -> None:
+    record = registry / f"{name}.json"
+    try:
+        registry.mkdir(mode=0o755, exist_ok=True)
+        # Nameless until it is locked and complete: nobody ever sees half a record.
+        fd = os.open(registry, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o644)
+        stack.callback(os.close, fd)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.write(fd, json.dumps({"cgroup": name, "pid": os.getpid()}).encode())
+        # src_dir_fd makes this linkat(AT_SYMLINK_FOLLOW), which is what names a nameless file
+        os.link(f"/proc/self/fd/{fd}", record, src_dir_fd=fd, follow_symlinks=True)
+    except OSError as error:
+        raise MachineError(
+            f"register the cgroup {name} in {registry}",
+            errno_name(error.errno or 0),
+            "run as root, with a writable /run",
+        ) from error
+    stack.callback(record.unlink, missing_ok=True)
+
+
+def reap(root: CgroupRoot, registry: Path = REGISTRY) -> list[Reaped]:
+    """Removes what dead sessions left; what a living one owns is not touched."""
+    reaped = []
+    for record in sorted(registry.glob("*.json")) if registry.is_dir() else ():
+        try:
+            fd = os.open(record, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue  # its owner ended in this moment
+        try:
+            if found := _reap_record(root, record, fd):
+                reaped.append(found)
+        finally:
+            os.close(fd)
+    return reaped
+
+
+def _reap_record(root: CgroupRoot, record: Path, fd: int) -> Reaped | None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return None  # its owner lives
+    if os.fstat(fd).st_nlink == 0:
+        return None  # another reaper was quicker
+    name = _cgroup_name(os.read(fd, 4096))
+    if name is None:
+        raise MachineError(
+            f"read {record}", "it is not a record of ours", f"look at it, then remove it: rm {record}"
+        )
+    pids = remove_tree(root.path / name)
+    record.unlink(missing_ok=True)
+    return Reaped(name, tuple(pids))
+
+
+def _cgroup_name(text: bytes) -> str | None:
+    try:
+        name = json.loads(text)["cgroup"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return name if isinstance(name, str) and _CGROUP_NAME.fullmatch(name) else None

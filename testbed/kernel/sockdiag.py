@@ -1,0 +1,127 @@
+"""The kernel's own word on TCP sockets: sock_diag (Linux 3.3), read over a socket of the namespace."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+
+from testbed.kernel.netlink import NLM_F_DUMP, NLM_F_REQUEST, dump
+
+NETLINK_SOCK_DIAG = 4
+_SOCK_DIAG_BY_FAMILY = 20
+_ALL_STATES = 0xFFFFFFFF
+_REQUEST = struct.Struct("=IHHII BBBBI 48x")  # nlmsghdr, then struct inet_diag_req_v2
+_MESSAGE = struct.Struct("=BBBB 2s2s16s16sI8s IIIII")  # struct inet_diag_msg
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class TcpState(IntEnum):
+    """States of a TCP socket (``include/net/tcp_states.h``; also the BPF_TCP_… numbers)."""
+
+    ESTABLISHED = 1
+    SYN_SENT = 2
+    SYN_RECV = 3
+    FIN_WAIT1 = 4
+    FIN_WAIT2 = 5
+    TIME_WAIT = 6
+    CLOSE = 7
+    CLOSE_WAIT = 8
+    LAST_ACK = 9
+    LISTEN = 10
+    CLOSING = 11
+    NEW_SYN_RECV = 12
+
+
+# Only the peer's or a timer's next segment leads on from here.
+_ON_THE_MOVE = frozenset(
+    {
+        TcpState.SYN_SENT,
+        TcpState.SYN_RECV,
+        TcpState.NEW_SYN_RECV,
+        TcpState.FIN_WAIT1,
+        TcpState.LAST_ACK,
+        TcpState.CLOSING,
+    }
+)
+
+
+@dataclass(frozen=True)
+class TcpSocket:
+    """One socket as the kernel reports it. Ports in host order; queues in bytes."""
+
+    state: TcpState
+    local: Address
+    local_port: int
+    remote: Address
+    remote_port: int
+    cookie: int
+    receive_queue: int
+    send_queue: int
+    inode: int
+
+    @property
+    def at_rest(self) -> bool:
+        """Nothing is under way: no handshake, no unanswered FIN, no data that waits for its ACK."""
+        if self.state in _ON_THE_MOVE:
+            return False
+        return self.state is TcpState.LISTEN or self.send_queue == 0
+
+    def __str__(self) -> str:
+        ends = f"{_end(self.local, self.local_port)} → {_end(self.remote, self.remote_port)}"
+        return f"{ends} {self.state.name}" + (f", {self.send_queue} B to send" if not self.at_rest else "")
+
+
+def _end(address: Address, port: int) -> str:
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+
+
+def tcp_sockets(sock: socket.socket) -> list[TcpSocket]:
+    """All TCP sockets of the namespace that the NETLINK_SOCK_DIAG socket was made in."""
+    return [
+        _parse(payload)
+        for family in (socket.AF_INET, socket.AF_INET6)
+        for payload in dump(sock, _request(family))
+    ]
+
+
+def _request(family: int) -> bytes:
+    return _REQUEST.pack(
+        _REQUEST.size,
+        _SOCK_DIAG_BY_FAMILY,
+        NLM_F_REQUEST | NLM_F_DUMP,
+        1,
+        0,
+        family,
+        socket.IPPROTO_TCP,
+        0,
+        0,
+        _ALL_STATES,
+    )
+
+
+def _parse(payload: bytes) -> TcpSocket:
+    fields = _MESSAGE.unpack_from(payload)
+    family, state = fields[0], fields[1]
+    sport, dport, source, destination, _interface, cookie = fields[4:10]
+    _expires, receive_queue, send_queue, _uid, inode = fields[10:]
+    return TcpSocket(
+        TcpState(state),
+        _address(family, source),
+        int.from_bytes(sport, "big"),
+        _address(family, destination),
+        int.from_bytes(dport, "big"),
+        struct.unpack("=Q", cookie)[0],
+        receive_queue,
+        send_queue,
+        inode,
+    )
+
+
+def _address(family: int, data: bytes) -> Address:
+    if family == socket.AF_INET:
+        return ipaddress.IPv4Address(data[:4])
+    return ipaddress.IPv6Address(data)

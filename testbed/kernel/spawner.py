@@ -1,0 +1,176 @@
+"""The testbed's end of the brokers: starts the spawner, asks it for namespaces, asks those for sockets."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from testbed.errors import MachineError, TestbedError, errno_name
+from testbed.kernel import broker
+from testbed.kernel.cgroup import await_end
+
+REPLY_DEADLINE_S = 10.0
+_START = "import sys; sys.path.insert(0, sys.argv[1]); from testbed.kernel.broker import main; main(int(sys.argv[2]))"
+
+
+def _pair() -> tuple[socket.socket, socket.socket]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.settimeout(REPLY_DEADLINE_S)
+    return ours, theirs
+
+
+def _reply(sock: socket.socket, who: str) -> tuple[list[Any], list[int]]:
+    try:
+        return broker.receive(sock)
+    except (EOFError, ConnectionError) as error:
+        raise TestbedError(
+            f"hear from {who}", "it is gone", "was it killed? its lab cannot be used any more"
+        ) from error
+    except TimeoutError as error:
+        raise TestbedError(f"hear from {who}", f"no answer within {REPLY_DEADLINE_S:.0f} s") from error
+
+
+def _ask(
+    sock: socket.socket, who: str, message: Sequence[object], fds: Sequence[int] = ()
+) -> tuple[list[Any], list[int]]:
+    """Asks and returns (the reply's values, its descriptors). `OSError` is the kernel's own answer."""
+    try:
+        broker.send(sock, message, fds)
+    except (BrokenPipeError, ConnectionError) as error:
+        raise TestbedError(
+            f"ask {who}", "it is gone", "was it killed? its lab cannot be used any more"
+        ) from error
+    (code, *values), received = _reply(sock, who)
+    if code:
+        raise OSError(code, str(values[0]))
+    return values, received
+
+
+class Namespace:
+    """A network namespace with its broker. `netns_fd` keeps it alive; `close` lets go of both."""
+
+    def __init__(self, name: str, control: socket.socket, pid: int, pidfd: int, netns_fd: int) -> None:
+        self.name = name
+        self.pid = pid
+        self.netns_fd = netns_fd
+        self._control = control
+        self._undo = ExitStack()
+        self._undo.callback(os.close, netns_fd)
+        self._undo.callback(os.close, pidfd)
+        self._undo.callback(self._await_end, pidfd)
+        self._undo.callback(control.close)
+
+    def _ask(self, message: Sequence[object], fds: Sequence[int] = ()) -> tuple[list[Any], list[int]]:
+        return _ask(self._control, f"the broker of {self.name}", message, fds)
+
+    def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
+        """A socket born in this namespace and cgroup. `OSError` as from ``socket.socket``."""
+        _, fds = self._ask(["socket", int(family), int(kind), protocol])
+        return socket.socket(fileno=fds[0])
+
+    def sysctl(self, values: Mapping[str, str]) -> None:
+        """Writes sysctls of this namespace; names with slashes, as under /proc/sys."""
+        self._ask(["sysctl", dict(values)])
+
+    def spawn(
+        self, argv: Sequence[str], env: Mapping[str, str], cwd: str, stdio: Sequence[int]
+    ) -> tuple[socket.socket, int]:
+        """Starts a command here. Returns (status, pid): status gets the exit code, as `[code]`.
+
+        Closing status kills the command. `OSError` when it cannot be executed.
+        """
+        status, theirs = _pair()
+        with ExitStack() as stack:
+            stack.enter_context(theirs)
+            undo = stack.enter_context(ExitStack())
+            undo.enter_context(status)
+            self._ask(["spawn", list(argv), dict(env), cwd], [theirs.fileno(), *stdio])
+            theirs.close()
+            (code, *values), _ = _reply(status, f"the command {argv[0]}")
+            if code:
+                raise OSError(code, f"{argv[0]}: {values[0]}")
+            undo.pop_all()
+        status.settimeout(None)
+        return status, int(values[0])
+
+    def _await_end(self, pidfd: int) -> None:
+        if not await_end(pidfd, time.monotonic() + REPLY_DEADLINE_S):
+            raise TestbedError(
+                f"end the broker of {self.name}", f"it lives on {REPLY_DEADLINE_S:.0f} s after its socket closed"
+            )
+
+    def close(self) -> None:
+        """Lets the broker end, waits until it has, and drops the namespace. Once more is harmless."""
+        self._undo.close()
+
+
+class Spawner:
+    """The small process that every broker is forked from. One a session; a context manager."""
+
+    def __init__(self) -> None:
+        ours, theirs = _pair()
+        with theirs:
+            package = Path(__file__).resolve().parents[2]
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _START, str(package), str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        self._control = ours
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def namespace(self, name: str, cgroup_fd: int, sysctls: Mapping[str, str]) -> Namespace:
+        """Makes a network namespace with a broker in the given cgroup, its sysctls set.
+
+        `MachineError` when the kernel refuses.
+        """
+        with ExitStack() as undo:
+            control, theirs = _pair()
+            undo.enter_context(control)
+            with theirs:
+                pidfd = self._fork_broker(name, cgroup_fd, theirs, sysctls)
+                undo.callback(os.close, pidfd)
+            (code, *values), fds = _reply(control, f"the broker of {name}")
+            if code:
+                raise MachineError(f"set up the namespace of {name}", str(values[0]), "run `testbed doctor`")
+            undo.pop_all()
+        return Namespace(name, control, int(values[0]), pidfd, fds[0])
+
+    def _fork_broker(
+        self, name: str, cgroup_fd: int, theirs: socket.socket, sysctls: Mapping[str, str]
+    ) -> int:
+        try:
+            _, fds = _ask(self._control, "the spawner", ["broker", dict(sysctls)], [cgroup_fd, theirs.fileno()])
+        except OSError as error:
+            raise MachineError(
+                f"make the network namespace of {name}",
+                errno_name(error.errno or 0),
+                "run as root (CAP_SYS_ADMIN and CAP_NET_ADMIN) on Linux 5.7 or later",
+            ) from error
+        return fds[0]
+
+    def close(self) -> None:
+        """Ends the spawner, and with it every broker that is left."""
+        self._control.close()
+        self._process.wait(REPLY_DEADLINE_S)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
