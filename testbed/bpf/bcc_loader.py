@@ -121,7 +121,7 @@ def load(source_set: SourceSet) -> ProgramSet:
         variables: MutableMapping[str, bytes] = {}
         if source_set.globals_map is not None:
             name = source_set.globals_map
-            variables = _ArrayVariables(Map(name, _map_fd(bcc, module, name)), module[name].Leaf)
+            variables = _ArrayVariables(Map(name, _map_fd(bcc, module, name)), module[name.encode()].Leaf)
     except BaseException:
         module.cleanup()
         raise
@@ -133,8 +133,10 @@ def _compile(bcc: Any, source_set: SourceSet, text: str, headers: Headers) -> tu
     flags = ["-DTESTBED_BCC", "-Werror=implicit-function-declaration", *(f"-D{define}" for define in source_set.defines), *headers.flags]
     with captured_stderr() as said, _kernel_source(headers):
         try:
-            module = bcc.BPF(text=text, cflags=flags, debug=_DEBUG_BTF)
-        except Exception as error:  # noqa: BLE001 (bcc raises nothing narrower)
+            module = bcc.BPF(text=text.encode(), cflags=flags, debug=_DEBUG_BTF)
+        except Exception as error:
+            if type(error) is not Exception:  # bcc raises nothing narrower; the rest is not its word
+                raise
             failure = error
         else:
             failure = None
@@ -153,8 +155,10 @@ def _compile(bcc: Any, source_set: SourceSet, text: str, headers: Headers) -> tu
 def _load_program(module: Any, source_set: SourceSet, name: str, kind: ProgramKind) -> int:
     with captured_stderr() as said:
         try:
-            return int(module.load_func(name, kind.prog_type, attach_type=kind.attach_type).fd)
-        except Exception as error:  # noqa: BLE001 (bcc raises nothing narrower)
+            return int(module.load_func(name.encode(), kind.prog_type, attach_type=kind.attach_type).fd)
+        except Exception as error:
+            if type(error) is not Exception:  # bcc raises nothing narrower; the rest is not its word
+                raise
             failure = error
     digest = verifier_digest(said.text, source_set.files())
     reason = str(failure).rpartition(": ")[2]

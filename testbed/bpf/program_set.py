@@ -38,6 +38,7 @@ class ProgramSet:
     release: Callable[[], None]
     diagnostics: str = ""
     origin: str = ""
+    in_use: bool = False  # its maps are of one lab at a time
     _closed: bool = field(default=False, repr=False)
 
     def of_kind(self, kind: ProgramKind) -> list[Program]:

@@ -70,6 +70,13 @@ class TcpSocket:
             return False
         return self.state is TcpState.LISTEN or self.send_queue == 0
 
+    @property
+    def is_whole(self) -> bool:
+        """Not what is left of a closed one: its TIME_WAIT, or FIN_WAIT2 without a descriptor."""
+        if self.state is TcpState.FIN_WAIT2:
+            return self.inode != 0
+        return self.state is not TcpState.TIME_WAIT
+
     def __str__(self) -> str:
         ends = f"{_end(self.local, self.local_port)} → {_end(self.remote, self.remote_port)}"
         return f"{ends} {self.state.name}" + (f", {self.send_queue} B to send" if not self.at_rest else "")

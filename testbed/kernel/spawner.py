@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from socket import AF_UNIX, SOCK_SEQPACKET, socketpair
+from socket import socket as Socket
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,13 +22,13 @@ REPLY_DEADLINE_S = 10.0
 _START = "import sys; sys.path.insert(0, sys.argv[1]); from testbed.kernel.broker import main; main(int(sys.argv[2]))"
 
 
-def _pair() -> tuple[socket.socket, socket.socket]:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+def _pair() -> tuple[Socket, Socket]:
+    ours, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET)
     ours.settimeout(REPLY_DEADLINE_S)
     return ours, theirs
 
 
-def _reply(sock: socket.socket, who: str) -> tuple[list[Any], list[int]]:
+def _reply(sock: Socket, who: str) -> tuple[list[Any], list[int]]:
     try:
         return broker.receive(sock)
     except (EOFError, ConnectionError) as error:
@@ -39,7 +40,7 @@ def _reply(sock: socket.socket, who: str) -> tuple[list[Any], list[int]]:
 
 
 def _ask(
-    sock: socket.socket, who: str, message: Sequence[object], fds: Sequence[int] = ()
+    sock: Socket, who: str, message: Sequence[object], fds: Sequence[int] = ()
 ) -> tuple[list[Any], list[int]]:
     """Asks and returns (the reply's values, its descriptors). `OSError` is the kernel's own answer."""
     try:
@@ -57,7 +58,7 @@ def _ask(
 class Namespace:
     """A network namespace with its broker. `netns_fd` keeps it alive; `close` lets go of both."""
 
-    def __init__(self, name: str, control: socket.socket, pid: int, pidfd: int, netns_fd: int) -> None:
+    def __init__(self, name: str, control: Socket, pid: int, pidfd: int, netns_fd: int) -> None:
         self.name = name
         self.pid = pid
         self.netns_fd = netns_fd
@@ -71,10 +72,10 @@ class Namespace:
     def _ask(self, message: Sequence[object], fds: Sequence[int] = ()) -> tuple[list[Any], list[int]]:
         return _ask(self._control, f"the broker of {self.name}", message, fds)
 
-    def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
-        """A socket born in this namespace and cgroup. `OSError` as from ``socket.socket``."""
+    def socket(self, family: int, kind: int, protocol: int = 0) -> Socket:
+        """A socket born in this namespace and cgroup. `OSError` as from ``Socket``."""
         _, fds = self._ask(["socket", int(family), int(kind), protocol])
-        return socket.socket(fileno=fds[0])
+        return Socket(fileno=fds[0])
 
     def sysctl(self, values: Mapping[str, str]) -> None:
         """Writes sysctls of this namespace; names with slashes, as under /proc/sys."""
@@ -82,7 +83,7 @@ class Namespace:
 
     def spawn(
         self, argv: Sequence[str], env: Mapping[str, str], cwd: str, stdio: Sequence[int]
-    ) -> tuple[socket.socket, int]:
+    ) -> tuple[Socket, int]:
         """Starts a command here. Returns (status, pid): status gets the exit code, as `[code]`.
 
         Closing status kills the command. `OSError` when it cannot be executed.
@@ -150,7 +151,7 @@ class Spawner:
         return Namespace(name, control, int(values[0]), pidfd, fds[0])
 
     def _fork_broker(
-        self, name: str, cgroup_fd: int, theirs: socket.socket, sysctls: Mapping[str, str]
+        self, name: str, cgroup_fd: int, theirs: Socket, sysctls: Mapping[str, str]
     ) -> int:
         try:
             _, fds = _ask(self._control, "the spawner", ["broker", dict(sysctls)], [cgroup_fd, theirs.fileno()])

@@ -1,0 +1,193 @@
+"""Close: the end of a connection is reported, and its verdict forgotten."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+import pytest
+
+from testbed.kernel.sockdiag import TcpState
+from testbed.kmesh.abi import Direction, Verdict
+from testbed.kmesh.mesh import Mesh
+from testbed.lab.pair import Connection, Pair
+from testbed.observe.tap import Op, Tap
+
+ESTABLISHED = [
+    (Direction.OUTBOUND, TcpState.ESTABLISHED),
+    (Direction.INBOUND, TcpState.ESTABLISHED),
+]
+CLOSED_OUTBOUND = (Direction.OUTBOUND, TcpState.CLOSE)
+CLOSED_INBOUND = (Direction.INBOUND, TcpState.CLOSE)
+
+
+def reset(sock: socket.socket) -> None:
+    """Closes with a RST instead of a FIN."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def test_exactly_four_records_and_one_request(pair: Pair, mesh: Mesh) -> None:
+    """both managed, client closes first: 4 records in order, 1 request, nothing left behind"""
+    mesh.manage(pair.client, pair.server)
+    managed = set(mesh.managed)
+    with pair.connect() as connection:
+        pass
+    pair.lab.settle()
+    assert [record.event for record in mesh.observed] == [*ESTABLISHED, CLOSED_OUTBOUND, CLOSED_INBOUND]
+    assert {record.tuple for record in mesh.observed} == {connection.tuple}
+    assert [request.tuple for request in mesh.auth_requests] == [connection.tuple]
+    assert not mesh.verdicts
+    assert not mesh.sockhash
+    assert set(mesh.managed) == managed
+
+
+def test_the_server_closes_first(pair: Pair, mesh: Mesh) -> None:
+    """both managed, server closes first: the closed records come in the order of the closes"""
+    mesh.manage(pair.client, pair.server)
+    connection = pair.connect()
+    connection.server.close()
+    connection.client.close()
+    pair.lab.settle()
+    assert [record.event for record in mesh.observed] == [*ESTABLISHED, CLOSED_INBOUND, CLOSED_OUTBOUND]
+
+
+def test_closing_deletes_the_verdict(pair: Pair, mesh: Mesh) -> None:
+    """closed: the verdict of the connection is gone"""
+    mesh.manage(pair.client, pair.server)
+    with pair.connect() as connection:
+        mesh.authorize(lambda _request: Verdict.DENY)
+        assert mesh.verdicts == {connection.tuple: Verdict.DENY}
+        connection.close()
+        mesh.eventually(lambda: connection.tuple not in mesh.verdicts)
+
+
+def test_closing_leaves_the_verdicts_of_others(pair: Pair, mesh: Mesh) -> None:
+    """closed: the verdict of another connection between the same hosts stays"""
+    mesh.manage(pair.client, pair.server)
+    with pair.connect() as stays, pair.connect() as goes:
+        mesh.authorize(lambda _request: Verdict.DENY)
+        reverse = goes.tuple.reversed
+        mesh.verdicts[reverse] = Verdict.DENY
+        goes.close()
+        pair.lab.settle()
+        assert mesh.verdicts == {stays.tuple: Verdict.DENY, reverse: Verdict.DENY}
+
+
+@pytest.mark.parametrize("who", ["client", "server"])
+def test_a_half_close_is_no_close(pair: Pair, mesh: Mesh, tap: Tap, who: str) -> None:
+    """half closed, either way: no closed record, the verdict stays, data still flows the other way"""
+    mesh.manage(pair.client, pair.server)
+    with pair.connect() as connection:
+        mesh.authorize(lambda _request: Verdict.ALLOW)
+        first, second = connection.client, connection.server
+        if who == "server":
+            first, second = second, first
+        first.shutdown(socket.SHUT_WR)
+        assert second.recv(1) == b""
+        pair.lab.settle()
+        assert tap.of(second, Op.STATE)[-1].change[1] is TcpState.CLOSE_WAIT
+        assert [record.event for record in mesh.observed] == ESTABLISHED
+        assert connection.tuple in mesh.verdicts
+        second.sendall(b"still here")
+        assert first.recv(64) == b"still here"
+
+
+@pytest.mark.parametrize("who", ["client", "server"])
+def test_a_reset_closes_both(pair: Pair, mesh: Mesh, who: str) -> None:
+    """reset, by either side: both sides report the close, the verdict is gone"""
+    mesh.manage(pair.client, pair.server)
+    with pair.connect() as connection:
+        mesh.authorize(lambda _request: Verdict.DENY)
+        reset(connection.client if who == "client" else connection.server)
+        pair.lab.settle()
+        closed = [record.event for record in mesh.observed][2:]
+        assert sorted(closed) == sorted([CLOSED_INBOUND, CLOSED_OUTBOUND])
+        assert not mesh.verdicts
+
+
+@pytest.mark.parametrize("who", ["client", "server"])
+def test_only_the_managed_side_reports(pair: Pair, mesh: Mesh, who: str) -> None:
+    """one side managed: that side reports established and closed, the other nothing"""
+    mesh.manage(pair.client if who == "client" else pair.server)
+    with pair.connect():
+        pass
+    pair.lab.settle()
+    direction = Direction.OUTBOUND if who == "client" else Direction.INBOUND
+    assert [record.event for record in mesh.observed] == [
+        (direction, TcpState.ESTABLISHED),
+        (direction, TcpState.CLOSE),
+    ]
+
+
+def test_nobody_managed_nobody_reports(pair: Pair, mesh: Mesh, tap: Tap) -> None:
+    """nobody managed: no record, no request, no STATE callback"""
+    with pair.connect():
+        pass
+    pair.lab.settle()
+    assert not mesh.observed
+    assert not mesh.auth_requests
+    assert not [each for each in tap if each.op is Op.STATE]
+
+
+def exchange(connection: Connection, there: bytes, back: bytes) -> None:
+    for sender, receiver, data in (
+        (connection.client, connection.server, there),
+        (connection.server, connection.client, back),
+    ):
+        sender.sendall(data)
+        received = bytearray()
+        while len(received) < len(data):
+            received += receiver.recv(65536)
+        assert received == data
+
+
+def kernel_bytes(sock: socket.socket) -> tuple[int, int]:
+    """tcpi_bytes_acked and tcpi_bytes_received of struct tcp_info (Linux 4.1). A FIN counts one."""
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 136)
+    acked, received = struct.unpack_from("=QQ", info, 120)
+    return acked, received
+
+
+def test_the_closed_records_count_the_bytes(pair: Pair, mesh: Mesh) -> None:
+    """closed: each side's record counts the bytes as the kernel does"""
+    mesh.manage(pair.client, pair.server)
+    with pair.connect() as connection:
+        exchange(connection, b"c" * 1000, b"s" * 30000)
+        connection.client.shutdown(socket.SHUT_WR)
+        connection.server.shutdown(socket.SHUT_WR)
+        pair.lab.settle()
+        closed = {record.direction: record for record in mesh.observed if record.state is TcpState.CLOSE}
+        for direction, sock, sent, received in (
+            (Direction.OUTBOUND, connection.client, 1000, 30000),
+            (Direction.INBOUND, connection.server, 30000, 1000),
+        ):
+            record = closed[direction]
+            assert (record.sent_bytes, record.received_bytes) == kernel_bytes(sock)
+            assert 0 <= record.sent_bytes - sent <= 2  # SYN and FIN at most
+            assert 0 <= record.received_bytes - received <= 1
+
+
+def test_the_closed_records_keep_the_addresses(pair: Pair, mesh: Mesh) -> None:
+    """closed: tuple, original destination and start are those of the established record"""
+    mesh.manage(pair.client, pair.server)
+    with pair.connect():
+        pass
+    pair.lab.settle()
+    for direction in Direction:
+        first, last = (record for record in mesh.observed if record.direction is direction)
+        assert (last.tuple, last.orig_dst, last.start_ns) == (first.tuple, first.orig_dst, first.start_ns)
+        assert 0 < last.start_ns <= first.last_report_ns < last.last_report_ns
+        assert last.duration_ns == last.last_report_ns - last.start_ns
+
+
+def test_a_refused_connect_is_no_connection(pair: Pair, mesh: Mesh) -> None:
+    """refused: no record, no request"""
+    mesh.manage(pair.client, pair.server)
+    with pair.listen() as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(ConnectionRefusedError):
+        pair.client.connect(pair.server.address(pair.family.version), port)
+    pair.lab.settle()
+    assert not mesh.observed
+    assert not mesh.auth_requests

@@ -1,0 +1,162 @@
+"""Established: who is managed is observed, watched, and, when accepting, authorized."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+
+import pytest
+
+from testbed.kernel.sockdiag import TcpState
+from testbed.kmesh.abi import Direction
+from testbed.kmesh.mesh import Mesh
+from testbed.lab.family import Address
+from testbed.lab.pair import Pair
+from testbed.observe.tap import CallbackFlag, Op, Tap
+
+INBOUND = (Direction.INBOUND, TcpState.ESTABLISHED)
+OUTBOUND = (Direction.OUTBOUND, TcpState.ESTABLISHED)
+
+
+def is_watched(tap: Tap, sock: socket.socket, op: Op) -> bool:
+    """Whether the program left STATE_CB_FLAG set on the socket in the callback that established it."""
+    (callback,) = tap.of(sock, op)
+    return CallbackFlag.STATE in callback.flags
+
+
+@pytest.mark.parametrize(
+    ("client", "server", "expected"),
+    [
+        pytest.param(True, True, [OUTBOUND, INBOUND], id="both"),
+        pytest.param(True, False, [OUTBOUND], id="client-only"),
+        pytest.param(False, True, [INBOUND], id="server-only"),
+        pytest.param(False, False, [], id="none"),
+    ],
+)
+def test_who_is_managed_is_observed(
+    pair: Pair,
+    mesh: Mesh,
+    tap: Tap,
+    client: bool,
+    server: bool,
+    expected: list[tuple[Direction, TcpState]],
+) -> None:
+    """established: one record and the STATE flag on each managed side, one request for a managed server"""
+    mesh.manage(*[pair.client] * client, *[pair.server] * server)
+    with pair.connect() as connection:
+        pair.lab.settle()
+        assert [record.event for record in mesh.observed] == expected
+        assert is_watched(tap, connection.client, Op.ACTIVE_ESTABLISHED) == client
+        assert is_watched(tap, connection.server, Op.PASSIVE_ESTABLISHED) == server
+        assert [request.tuple for request in mesh.auth_requests] == [connection.tuple] * server
+
+
+def test_the_outbound_record(pair: Pair, mesh: Mesh) -> None:
+    """connected: the OUTBOUND record has the tuple, and the address that was asked for"""
+    mesh.manage(pair.client)
+    with pair.connect() as connection:
+        (record,) = mesh.observed
+        assert record.tuple == connection.tuple
+        assert record.orig_dst == (connection.tuple.dst, connection.tuple.dport)
+        assert record.conn_success
+        assert record.protocol == socket.IPPROTO_TCP
+        assert record.received_bytes == 0
+
+
+def test_the_inbound_record(pair: Pair, mesh: Mesh) -> None:
+    """accepted: the INBOUND record has the tuple client → server, and no original destination"""
+    mesh.manage(pair.server)
+    with pair.connect() as connection:
+        (record,) = mesh.observed
+        assert record.tuple == connection.tuple
+        assert record.orig_dst is None
+        assert record.conn_success
+        assert record.protocol == socket.IPPROTO_TCP
+
+
+def test_the_record_is_there_when_connect_returns(pair: Pair, mesh: Mesh) -> None:
+    """not accepted yet: record and request are there as soon as the client is connected"""
+    mesh.manage(pair.client, pair.server)
+    with pair.listen() as listener:
+        address = pair.server.address(pair.family.version)
+        with pair.client.connect(address, listener.getsockname()[1]):
+            pair.lab.settle()
+            assert sorted(record.event for record in mesh.observed) == [INBOUND, OUTBOUND]
+            assert len(mesh.auth_requests) == 1
+
+
+def test_a_stale_value_is_not_managed(pair: Pair, mesh: Mesh) -> None:
+    """present in the managed map with another value than 0: not managed"""
+    for host in (pair.client, pair.server):
+        mesh.managed.set_value(host.address(pair.family.version), 1)
+    with pair.connect():
+        pair.lab.settle()
+        assert not mesh.observed
+        assert not mesh.auth_requests
+
+
+def test_managed_in_the_other_family_only(pair: Pair, mesh: Mesh) -> None:
+    """only the address of the other IP version is managed: nothing is observed"""
+    other = 4 if pair.family.version == 6 else 6
+    mesh.manage(pair.client.address(other), pair.server.address(other))
+    with pair.connect():
+        pair.lab.settle()
+        assert not mesh.observed
+        assert not mesh.auth_requests
+
+
+def test_enrolled_by_the_control_address(pair: Pair, mesh: Mesh) -> None:
+    """enrolled through the control address: the next connection is observed; removed: no more"""
+    mesh.enrol(pair.client, pair.family)
+    mesh.enrol(pair.server, pair.family)
+    with pair.connect() as first:
+        assert [record.event for record in mesh.observed_of(first.tuple)] == [OUTBOUND, INBOUND]
+        mesh.remove(pair.client, pair.family)
+        mesh.remove(pair.server, pair.family)
+        with pair.connect() as second:
+            pair.lab.settle()
+            assert mesh.observed_of(second.tuple) == []
+
+
+def test_no_records_without_monitoring(pair: Pair, mesh: Mesh) -> None:
+    """monitoring off: no records, but authorization as ever"""
+    mesh.config.monitoring = False
+    mesh.manage(pair.client, pair.server)
+    with pair.connect() as connection:
+        assert [request.tuple for request in mesh.auth_requests] == [connection.tuple]
+    pair.lab.settle()
+    assert not mesh.observed
+
+
+@pytest.mark.parametrize("name", ["node_ip", "pod_gateway"])
+def test_probes_of_the_node_are_exempt(pair: Pair, mesh: Mesh, tap: Tap, name: str) -> None:
+    """the peer is the node's address or the pods' gateway: not observed, not watched, not authorized"""
+    setattr(mesh.config, name, pair.client.address(pair.family.version))
+    mesh.manage(pair.server)
+    with pair.connect() as connection:
+        assert not is_watched(tap, connection.server, Op.PASSIVE_ESTABLISHED)
+        pair.lab.settle()
+    pair.lab.settle()
+    assert not mesh.observed
+    assert not mesh.auth_requests
+
+
+def near(address: Address) -> list[Address]:
+    """Addresses that differ from one in one bit, at either end."""
+    number = int(address)
+    top = 1 << (address.max_prefixlen - 1)
+    return [type(address)(number ^ bit) for bit in (1, top)]
+
+
+@pytest.mark.parametrize("name", ["node_ip", "pod_gateway"])
+def test_an_exemption_is_of_one_address(pair: Pair, mesh: Mesh, name: str) -> None:
+    """the exempt address is nearly the peer's, or the peer's of the other IP version: no exemption"""
+    version = pair.family.version
+    mesh.manage(pair.server)
+    exempt = [*near(pair.client.address(version)), pair.client.address(4 if version == 6 else 6)]
+    exempt.append(ipaddress.ip_address(pair.client.address(version).packed[::-1]))
+    for address in exempt:
+        setattr(mesh.config, name, address)
+        with pair.connect() as connection:
+            assert [record.event for record in mesh.observed_of(connection.tuple)] == [INBOUND], address
+    assert len(mesh.auth_requests) == len(exempt)

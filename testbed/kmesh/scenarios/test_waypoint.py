@@ -1,0 +1,128 @@
+"""Waypoint: the original destination goes ahead of the first payload byte, once."""
+
+from __future__ import annotations
+
+import socket
+
+from testbed.kmesh.mesh import Mesh
+from testbed.kmesh.records import Storage, waypoint_metadata
+from testbed.lab.family import Family
+from testbed.lab.pair import Connection, Pair
+
+PAYLOAD = b"GET / HTTP/1.1\r\n\r\n"
+
+
+def connect_via_waypoint(pair: Pair, mesh: Mesh) -> Connection:
+    sock = pair.client_socket()
+    mesh.storage[sock] = Storage(via_waypoint=True)
+    return pair.connect(sock)
+
+
+def receive(sock: socket.socket, size: int) -> bytes:
+    """Exactly ``size`` bytes, then nothing more: whatever else was sent is in the result too."""
+    data = bytearray()
+    while len(data) < size and (part := sock.recv(size - len(data))):
+        data += part
+    sock.setblocking(False)
+    try:
+        data += sock.recv(4096)
+    except BlockingIOError:
+        pass
+    sock.settimeout(2.0)
+    return bytes(data)
+
+
+def metadata(connection: Connection) -> bytes:
+    return waypoint_metadata(connection.tuple.dst, connection.tuple.dport)
+
+
+def test_the_socket_is_in_the_sockhash(pair: Pair, mesh: Mesh) -> None:
+    """via a waypoint: the client's tuple, and nothing else, is a key of the sockhash"""
+    mesh.manage(pair.client)
+    with connect_via_waypoint(pair, mesh) as connection:
+        assert set(mesh.sockhash) == {connection.tuple}
+
+
+def test_the_server_reads_metadata_then_payload(pair: Pair, mesh: Mesh) -> None:
+    """via a waypoint: the server reads the metadata, then the payload"""
+    mesh.manage(pair.client, pair.server)
+    with connect_via_waypoint(pair, mesh) as connection:
+        expected = metadata(connection) + PAYLOAD
+        connection.client.sendall(PAYLOAD)
+        assert receive(connection.server, len(expected)) == expected
+
+
+def test_metadata_is_written_once(pair: Pair, mesh: Mesh) -> None:
+    """via a waypoint: later sends carry the payload alone"""
+    mesh.manage(pair.client)
+    with connect_via_waypoint(pair, mesh) as connection:
+        expected = metadata(connection) + PAYLOAD + PAYLOAD + b"x"
+        for part in (PAYLOAD, PAYLOAD, b"x"):
+            connection.client.sendall(part)
+        assert receive(connection.server, len(expected)) == expected
+
+
+def test_a_large_payload_follows_whole(pair: Pair, mesh: Mesh) -> None:
+    """via a waypoint: 64 KiB behind the metadata arrive whole"""
+    mesh.manage(pair.client)
+    payload = bytes(range(256)) * 256
+    with connect_via_waypoint(pair, mesh) as connection:
+        expected = metadata(connection) + payload
+        connection.client.sendall(payload)
+        assert receive(connection.server, len(expected)) == expected
+
+
+def test_answers_are_untouched(pair: Pair, mesh: Mesh) -> None:
+    """via a waypoint: what the server sends has no metadata"""
+    mesh.manage(pair.client, pair.server)
+    with connect_via_waypoint(pair, mesh) as connection:
+        connection.server.sendall(PAYLOAD)
+        assert receive(connection.client, len(PAYLOAD)) == PAYLOAD
+
+
+def test_closing_empties_the_sockhash(pair: Pair, mesh: Mesh) -> None:
+    """via a waypoint, closed: the sockhash is empty"""
+    mesh.manage(pair.client)
+    with connect_via_waypoint(pair, mesh):
+        assert mesh.sockhash
+    pair.lab.settle()
+    assert not mesh.sockhash
+
+
+def test_without_waypoint_the_payload_is_untouched(pair: Pair, mesh: Mesh) -> None:
+    """no waypoint: the sockhash stays empty, the payload is untouched"""
+    mesh.manage(pair.client, pair.server)
+    with pair.connect() as connection:
+        assert not mesh.sockhash
+        connection.client.sendall(PAYLOAD)
+        assert receive(connection.server, len(PAYLOAD)) == PAYLOAD
+
+
+def test_an_unmanaged_client_has_no_waypoint(pair: Pair, mesh: Mesh) -> None:
+    """unmanaged client: its waypoint is ignored, the payload is untouched"""
+    mesh.manage(pair.server)
+    with connect_via_waypoint(pair, mesh) as connection:
+        assert not mesh.sockhash
+        connection.client.sendall(PAYLOAD)
+        assert receive(connection.server, len(PAYLOAD)) == PAYLOAD
+
+
+def test_a_mapped_client_socket_is_ipv4(pair: Pair, mesh: Mesh) -> None:
+    """client socket of the other kind (IPv6 socket, mapped address): the same keys and metadata"""
+    if pair.family is Family.V6:
+        address, family = pair.server.address(6), socket.AF_INET6
+    else:
+        address, family = pair.server.address(4), socket.AF_INET6
+    text = f"::ffff:{address}" if address.version == 4 else str(address)
+    mesh.manage(pair.client)
+    with pair.listen() as listener, pair.client.socket(family) as client:
+        mesh.storage[client] = Storage(via_waypoint=True)
+        client.settimeout(2.0)
+        client.connect((text, listener.getsockname()[1]))
+        server, _ = listener.accept()
+        with Connection(client, server) as connection:
+            expected = metadata(connection) + PAYLOAD
+            assert set(mesh.sockhash) == {connection.tuple}
+            client.sendall(PAYLOAD)
+            assert receive(server, len(expected)) == expected
+            assert [record.orig_dst for record in mesh.observed] == [(connection.tuple.dst, connection.tuple.dport)]

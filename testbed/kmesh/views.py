@@ -1,0 +1,199 @@
+"""The maps and rings of the program set by role, as Python collections."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Callable, Iterator, MutableMapping, MutableSet, Sequence, Set
+from typing import Generic, TypeVar, overload
+
+from testbed.bpf.libbpf import RingConsumer
+from testbed.bpf.maps import Map
+from testbed.kmesh.abi import PortOrder, Verdict
+from testbed.kmesh.records import (
+    Storage,
+    decode_address_key,
+    decode_tuple,
+    encode_address_key,
+    encode_tuple,
+)
+from testbed.lab.family import Address, ConnTuple
+
+R = TypeVar("R")
+
+
+class ManagedSet(MutableSet[Address]):
+    """The managed IP addresses: those that are present with value 0."""
+
+    def __init__(self, managed: Map) -> None:
+        self._map = managed
+
+    def __repr__(self) -> str:
+        return "{" + ", ".join(sorted(map(str, self))) + "}"
+
+    def __contains__(self, address: object) -> bool:
+        if not isinstance(address, ipaddress.IPv4Address | ipaddress.IPv6Address):
+            return False
+        return self.value(address) == 0
+
+    def __iter__(self) -> Iterator[Address]:
+        addresses = [decode_address_key(key) for key in self._map.keys()]
+        return iter([address for address in addresses if address in self])
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def add(self, value: Address) -> None:
+        self.set_value(value, 0)
+
+    def discard(self, value: Address) -> None:
+        self._map.delete(encode_address_key(value))
+
+    def value(self, address: Address) -> int | None:
+        """The map's value of an address, None where it is absent. Only 0 means managed."""
+        value = self._map.get(encode_address_key(address))
+        return None if value is None else int.from_bytes(value, "little")
+
+    def set_value(self, address: Address, value: int) -> None:
+        """Sets any value: a stale one, for example."""
+        self._map.set(encode_address_key(address), value.to_bytes(self._map.value_size, "little"))
+
+    def clear(self) -> None:
+        self._map.clear()
+
+
+class VerdictMap(MutableMapping[ConnTuple, Verdict]):
+    """Verdicts by connection, client to server."""
+
+    def __init__(self, verdicts: Map, ports: PortOrder) -> None:
+        self._map = verdicts
+        self._ports = ports
+
+    def __repr__(self) -> str:
+        return "{" + ", ".join(f"{key}: {value.name}" for key, value in self.items()) + "}"
+
+    def __getitem__(self, connection: ConnTuple) -> Verdict:
+        value = self._map.get(encode_tuple(connection, self._ports))
+        if value is None:
+            raise KeyError(str(connection))
+        return Verdict(int.from_bytes(value, "little"))
+
+    def __setitem__(self, connection: ConnTuple, verdict: Verdict) -> None:
+        value = int(verdict).to_bytes(self._map.value_size, "little")
+        self._map.set(encode_tuple(connection, self._ports), value)
+
+    def __delitem__(self, connection: ConnTuple) -> None:
+        if not self._map.delete(encode_tuple(connection, self._ports)):
+            raise KeyError(str(connection))
+
+    def __iter__(self) -> Iterator[ConnTuple]:
+        return iter([decode_tuple(key, self._ports) for key in self._map.keys()])
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._map.keys())
+
+    def clear(self) -> None:
+        self._map.clear()
+
+
+class StorageMap:
+    """The storage of sockets, by the socket itself: the map's key is its descriptor."""
+
+    def __init__(self, storage: Map, ports: PortOrder) -> None:
+        self._map = storage
+        self._ports = ports
+
+    @staticmethod
+    def _key(sock: socket.socket) -> bytes:
+        return sock.fileno().to_bytes(4, "little")
+
+    def __contains__(self, sock: socket.socket) -> bool:
+        return self._map.get(self._key(sock)) is not None
+
+    def __getitem__(self, sock: socket.socket) -> Storage:
+        value = self._map.get(self._key(sock))
+        if value is None:
+            raise KeyError(f"{sock} has no storage")
+        return Storage.decode(value, self._ports)
+
+    def __setitem__(self, sock: socket.socket, storage: Storage) -> None:
+        self._map.set(self._key(sock), storage.encode(self._ports))
+
+    def __delitem__(self, sock: socket.socket) -> None:
+        if not self._map.delete(self._key(sock)):
+            raise KeyError(f"{sock} has no storage")
+
+
+class SockhashKeys(Set[ConnTuple]):
+    """The sockets in the sockhash by their tuple, local to remote.
+
+    By walking the keys: a lookup from user space answers ENOSPC for a map with 4-byte values,
+    whether the key is there or not.
+    """
+
+    def __init__(self, sockhash: Map, ports: PortOrder) -> None:
+        self._map = sockhash
+        self._ports = ports
+
+    def __repr__(self) -> str:
+        return "{" + ", ".join(map(str, self)) + "}"
+
+    def __contains__(self, connection: object) -> bool:
+        return connection in list(self)
+
+    def __iter__(self) -> Iterator[ConnTuple]:
+        return iter([decode_tuple(key, self._ports) for key in self._map.keys()])
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._map.keys())
+
+    def clear(self) -> None:
+        """Takes every socket out."""
+        self._map.clear()
+
+
+class Stream(Sequence[R], Generic[R]):
+    """The records of a ring so far, oldest first. Reading takes in what has come meanwhile."""
+
+    def __init__(self, ring: Map, decode: Callable[[bytes], R]) -> None:
+        self._raw: list[bytes] = []
+        self._records: list[R] = []
+        self._decode = decode
+        self._ring = RingConsumer(ring.fd, self._raw.append)
+
+    def __repr__(self) -> str:
+        return "[" + "; ".join(map(str, self)) + "]"
+
+    def read(self) -> None:
+        self._ring.consume()
+        while self._raw:
+            # taken out first: a malformed record is reported once, by whoever reads it
+            self._records.append(self._decode(self._raw.pop(0)))
+
+    def __len__(self) -> int:
+        self.read()
+        return len(self._records)
+
+    @overload
+    def __getitem__(self, index: int) -> R: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[R]: ...
+    def __getitem__(self, index: int | slice) -> R | list[R]:
+        self.read()
+        return self._records[index]
+
+    def __iter__(self) -> Iterator[R]:
+        self.read()
+        return iter(list(self._records))
+
+    def clear(self) -> None:
+        """Forgets what has come so far, decodable or not."""
+        self._ring.consume()
+        self._raw.clear()
+        self._records.clear()
+
+    def fileno(self) -> int:
+        return self._ring.fileno()
+
+    def close(self) -> None:
+        self._ring.close()

@@ -1,0 +1,1 @@
+"""Hosts, their links, and the lab that owns them."""

@@ -1,0 +1,41 @@
+"""What all labs of a process stand on: its own cgroup, and the spawner of brokers."""
+
+from __future__ import annotations
+
+import itertools
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from testbed.kernel.cgroup import CgroupRoot, cgroup_root
+from testbed.kernel.ownership import Reaped, owned_cgroup, reap
+from testbed.kernel.spawner import Spawner
+
+
+class Bench:
+    """Made once a process. A context manager; closing it ends everything that stands on it."""
+
+    def __init__(self) -> None:
+        with ExitStack() as stack:
+            self.root: CgroupRoot = stack.enter_context(cgroup_root())
+            self.reaped: list[Reaped] = reap(self.root)
+            self.spawner = stack.enter_context(Spawner())
+            self.cgroup: Path = stack.enter_context(owned_cgroup(self.root))
+            self._undo = stack.pop_all()
+        self._numbers = itertools.count(1)
+
+    def next_lab(self) -> Path:
+        """A path of its own for the cgroup of the next lab."""
+        return self.cgroup / f"lab-{next(self._numbers)}"
+
+    def close(self) -> None:
+        self._undo.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

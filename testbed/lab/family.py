@@ -1,0 +1,69 @@
+"""The three families that a connection can have, and what a connection is called by."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from enum import Enum
+from typing import NamedTuple
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class Family(Enum):
+    """How client and server meet."""
+
+    V4 = "v4"
+    V6 = "v6"
+    MAPPED = "mapped"
+    """An IPv4 client on an IPv6 listener that takes both (``::ffff:a.b.c.d``)."""
+
+    @property
+    def client(self) -> socket.AddressFamily:
+        """The family of the client's socket, and of the addresses that the two have."""
+        return socket.AF_INET6 if self is Family.V6 else socket.AF_INET
+
+    @property
+    def listener(self) -> socket.AddressFamily:
+        """The family of the server's sockets."""
+        return socket.AF_INET if self is Family.V4 else socket.AF_INET6
+
+    @property
+    def version(self) -> int:
+        """The IP version on the wire."""
+        return 6 if self is Family.V6 else 4
+
+
+def unmapped(text: str) -> Address:
+    """An address from its text; ``::ffff:a.b.c.d`` is the IPv4 address in it."""
+    address = ipaddress.ip_address(text.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+class ConnTuple(NamedTuple):
+    """One connection, client to server. Ports in host order."""
+
+    src: Address
+    sport: int
+    dst: Address
+    dport: int
+
+    def __str__(self) -> str:
+        return f"{endpoint(self.src, self.sport)} → {endpoint(self.dst, self.dport)}"
+
+    @property
+    def reversed(self) -> ConnTuple:
+        return ConnTuple(self.dst, self.dport, self.src, self.sport)
+
+    @classmethod
+    def of_client(cls, sock: socket.socket) -> ConnTuple:
+        """The tuple of a connected client socket."""
+        local, remote = sock.getsockname(), sock.getpeername()
+        return cls(unmapped(local[0]), local[1], unmapped(remote[0]), remote[1])
+
+
+def endpoint(address: Address, port: int) -> str:
+    """``10.0.0.1:80`` or ``[fd00::1]:80``."""
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"

@@ -1,0 +1,134 @@
+"""The lab: brings a topology up, owns everything in it, and takes all of it down."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self, TypeVar
+
+from testbed.kernel.cgroup import make_cgroup
+from testbed.kernel.links import QUIET_SYSCTLS, End, await_ready, configure, default_route, veth
+from testbed.kernel.netlink import execute, prepare
+from testbed.lab.bench import Bench
+from testbed.lab.host import Host
+from testbed.lab.topology import EndSpec, Topology
+from testbed.lab.wait import DEADLINE_S, Awaited, Witness, eventually
+
+T = TypeVar("T")
+_FIRST_INDEX = 2  # behind the loopback's
+
+
+class Lab:
+    """Hosts, up and ready to connect. cgroups nest: ``observer_fd`` ⊃ ``cgroup_fd`` ⊃ each host's.
+
+    Programs under test are attached to ``cgroup_fd``, observers to ``observer_fd``: the kernel runs
+    a child's programs before its parent's, so an observer sees each callback after its effects.
+    """
+
+    def __init__(self, bench: Bench, topology: Topology) -> None:
+        self.topology = topology
+        self.hosts: dict[str, Host] = {}
+        self.witnesses: list[Witness] = []
+        with ExitStack() as stack:
+            observer = bench.next_lab()
+            self.observer_fd = make_cgroup(observer, stack)
+            self.cgroup_path = observer / "lab"
+            self.cgroup_fd = make_cgroup(self.cgroup_path, stack)
+            for name in topology.hosts:
+                self._add_host(bench, name, stack)
+            self._link_hosts()
+            self._undo = stack.pop_all()
+
+    def __repr__(self) -> str:
+        return f"<Lab {self.topology.name}: {', '.join(map(repr, self.hosts.values()))}>"
+
+    def __getitem__(self, name: str) -> Host:
+        """A host by its name."""
+        return self.hosts[name]
+
+    def _add_host(self, bench: Bench, name: str, stack: ExitStack) -> None:
+        cgroup_fd = make_cgroup(self.cgroup_path / name, stack)
+        namespace = bench.spawner.namespace(name, cgroup_fd, QUIET_SYSCTLS)
+        stack.callback(namespace.close)
+        self.hosts[name] = Host(name, namespace, cgroup_fd)
+        stack.callback(self.hosts[name].close)
+
+    def _link_hosts(self) -> None:
+        with ExitStack() as sockets:
+            netlink = {
+                name: prepare(sockets.enter_context(self._netlink_socket(host)))
+                for name, host in self.hosts.items()
+            }
+            for number, (one, other) in enumerate(self.topology.links):
+                end, peer = self._end(one, 2 * number), self._end(other, 2 * number + 1)
+                execute(netlink[one.host], [veth(end, peer, self.hosts[other.host].namespace.netns_fd)])
+                self._configure(netlink[one.host], one.host, end, other.host, peer)
+                self._configure(netlink[other.host], other.host, peer, one.host, end)
+            for name, host in self.hosts.items():
+                for end in host.ends:
+                    await_ready(netlink[name], end)
+
+    @staticmethod
+    def _netlink_socket(host: Host) -> socket.socket:
+        return host.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+
+    def _end(self, spec: EndSpec, number: int) -> End:
+        """``number`` counts the ends of the lab: index and MAC are its own in the whole lab."""
+        host = self.hosts[spec.host]
+        index = _FIRST_INDEX + number
+        mac = f"02:00:00:00:{index >> 8:02x}:{index & 0xFF:02x}"
+        end = End(f"eth{len(host.ends)}", index, mac, spec.addresses)
+        host.ends.append(end)
+        return end
+
+    def _configure(self, sock: socket.socket, name: str, end: End, peer_name: str, peer: End) -> None:
+        messages = configure(end, [(interface.ip, peer.mac) for interface in peer.addresses])
+        if self.topology.hosts[name].gateway == peer_name:
+            messages += [default_route(end, interface.ip) for interface in peer.addresses]
+        execute(sock, messages)
+
+    def eventually(
+        self, condition: Callable[[], T], *, awaited: Awaited = "", deadline: float = DEADLINE_S
+    ) -> T:
+        """`testbed.lab.wait.eventually`, woken by what happens in this lab."""
+        return eventually(condition, awaited=awaited, deadline=deadline, witnesses=self.witnesses)
+
+    def settle(self, deadline: float = DEADLINE_S) -> None:
+        """Waits until nothing is under way: no handshake, no unanswered FIN, no unacknowledged data.
+
+        Then every callback that follows from what was done has run. It is the kernel's word
+        (sock_diag) on all hosts; and as a socket can look closed there an instant before its last
+        callback has ended, each witness is asked too. `WaitExpired` says what is not at rest.
+        """
+        self.eventually(
+            lambda: not self._moving(),
+            awaited=lambda: f"every TCP socket of the lab at rest; not so: {'; '.join(self._moving())}",
+            deadline=deadline,
+        )
+
+    def _moving(self) -> list[str]:
+        found = [(name, sock) for name, host in self.hosts.items() for sock in host.tcp_sockets()]
+        moving = [f"{name}: {sock}" for name, sock in found if not sock.at_rest]
+        present = {sock.cookie for _, sock in found if sock.is_whole}
+        return moving + [what for witness in self.witnesses for what in witness.pending(present)]
+
+    def host_of_cookie(self, netns_cookie: int) -> str | None:
+        """The name of the host whose namespace has this cookie (Linux 5.14)."""
+        for name, host in self.hosts.items():
+            if host.netns_cookie == netns_cookie:
+                return name
+        return None
+
+    def close(self) -> None:
+        """Takes the lab down. Programs that were attached to its cgroups are detached by then."""
+        self._undo.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

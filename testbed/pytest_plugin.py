@@ -1,0 +1,155 @@
+"""The pytest plugin: a test that takes `pair` and `mesh` has a fresh lab with the programs at work.
+
+Fixtures, each made once a test except where said:
+
+``family``       the family of the connections; a test that uses it, or `pair`, runs once in each
+``lab``          the lab of the topology ``pair``, or of ``@pytest.mark.topology(NAME or path)``
+``tap``          every sockops callback of the lab
+``pair``         client and server
+``mesh``         the program set, attached, its state empty
+``bench``, ``tap_program``, ``program_set``   what is made once a run
+"""
+
+# What these fixtures need is imported where it is used: this module is loaded in every run of
+# pytest, also those that have nothing to do with the testbed.
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from testbed.errors import TestbedError
+
+if TYPE_CHECKING:
+    from testbed.bpf.program_set import ProgramSet
+    from testbed.kmesh.mesh import Mesh
+    from testbed.lab.bench import Bench
+    from testbed.lab.family import Family
+    from testbed.lab.lab import Lab
+    from testbed.lab.pair import Pair
+    from testbed.observe.tap import Tap, TapProgram
+
+FAMILIES = ("v4", "v6", "mapped")
+SETUP_ERROR = "testbed_setup_error"  # a report's user property: the exit code that it means
+
+
+def parse_families(text: str) -> tuple[str, ...]:
+    """The families of an option's value; `ValueError` names what is none."""
+    names = tuple(name.strip() for name in text.split(","))
+    for name in names:
+        if name not in FAMILIES:
+            raise ValueError(f"{name!r} is no family: choose from {','.join(FAMILIES)}")
+    return names
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("testbed", "sockops testbed")
+    group.addoption(
+        "--family",
+        default=",".join(FAMILIES),
+        metavar="F[,F…]",
+        help=f"families that tests with connections run in (default: {','.join(FAMILIES)})",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "topology(name_or_path): the topology of the test's lab")
+    try:
+        parse_families(config.getoption("--family"))
+    except ValueError as error:
+        raise pytest.UsageError(f"--family: {error}") from None
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "family" in metafunc.fixturenames:
+        from testbed.lab.family import Family
+
+        families = [Family(name) for name in parse_families(metafunc.config.getoption("--family"))]
+        metafunc.parametrize("family", families, ids=lambda family: family.value, scope="function")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    error = call.excinfo.value if call.excinfo is not None else None
+    if report.when == "setup" and isinstance(error, TestbedError):
+        report.longrepr = str(error)
+        report.user_properties.append((SETUP_ERROR, int(error.exit_code)))
+    elif report.failed and error is not None:
+        tap = getattr(item, "funcargs", {}).get("tap")
+        if tap is not None and "callbacks that fired" not in str(error):
+            report.sections.append(("sockops callbacks", tap.story()))
+    return report
+
+
+@pytest.fixture(scope="session")
+def bench() -> Iterator[Bench]:
+    """What all labs stand on: made once a run, after what dead runs left has been reaped."""
+    from testbed.lab.bench import Bench
+
+    with Bench() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def tap_program() -> Iterator[TapProgram]:
+    """The tap's program, loaded once a run."""
+    from testbed.observe.tap import TapProgram
+
+    with TapProgram() as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="session")
+def program_set() -> Iterator[ProgramSet]:
+    """The reference program set, compiled and loaded once a run. Override it to test another one."""
+    from testbed.kmesh.reference import load_reference
+
+    with load_reference() as loaded:
+        yield loaded
+
+
+@pytest.fixture
+def lab(request: pytest.FixtureRequest, bench: Bench) -> Iterator[Lab]:
+    """A lab of its own for this test, up and ready to connect."""
+    from testbed.lab.lab import Lab
+    from testbed.lab.topology import load_topology
+
+    marker = request.node.get_closest_marker("topology")
+    with Lab(bench, load_topology(marker.args[0] if marker else "pair")) as made:
+        yield made
+
+
+@pytest.fixture
+def tap(tap_program: TapProgram, lab: Lab) -> Iterator[Tap]:
+    """The callbacks of the test's lab."""
+    with tap_program.tap(lab) as made:
+        yield made
+
+
+@pytest.fixture
+def family() -> Any:
+    """The family that this run of the test is in."""
+    raise AssertionError("parametrized by pytest_generate_tests")
+
+
+@pytest.fixture
+def pair(lab: Lab, tap: Tap, family: Family) -> Pair:  # noqa: ARG001 (the tap tells a failure's story)
+    """Client and server of the lab, connecting in the test's family."""
+    from testbed.lab.pair import Pair
+
+    return Pair(lab, family)
+
+
+@pytest.fixture
+def mesh(program_set: ProgramSet, lab: Lab, tap: Tap) -> Iterator[Mesh]:  # noqa: ARG001
+    """The program set at work in the lab. What it logged and the test did not clear fails the test."""
+    from testbed.kmesh.mesh import Mesh
+
+    with Mesh(program_set, lab) as made:
+        yield made
+        complaints = list(made.log)
+    assert not complaints, f"the program logged: {'; '.join(map(str, complaints))}"
