@@ -93,6 +93,12 @@ def _import_bcc() -> Any:
     return bcc
 
 
+def bcc_version() -> str:
+    """The version of the bcc that would be used. `MachineError` when there is none."""
+    bcc = _import_bcc()
+    return f"{getattr(bcc, '__version__', 'of unknown version')} in {Path(bcc.__file__).parent}"
+
+
 @contextmanager
 def _kernel_source(headers: Headers) -> Iterator[None]:
     """bcc takes the tree from the environment, and from nowhere else."""

@@ -8,7 +8,10 @@ Lifetimes: a broker ends when its control socket closes and when the spawner die
 when its own control socket closes. Both sockets are held by the testbed's process alone, so nothing
 outlives it, however it ends.
 
-Messages are JSON lists in SOCK_SEQPACKET packets. A reply is ``[0, …]`` or ``[errno, text]``.
+Messages are JSON lists in SOCK_SEQPACKET packets. A reply is ``[0, …]`` or ``[errno, text]``. The
+descriptors that belong to it come in a packet before it, ``["fds"]``: when the reply is sent, every
+copy on this side is closed. Else a socket could outlive the close() of whom it was handed to, by as
+long as it pleases the scheduler.
 """
 
 import errno
@@ -20,6 +23,8 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from testbed.kernel.syscalls import clone_into, die_with_parent, pidfd_send_signal
@@ -41,34 +46,51 @@ def receive(sock: socket.socket) -> tuple[list[Any], list[int]]:
     return json.loads(data), fds
 
 
-def _close(fds: Sequence[int]) -> None:
+def close_all(fds: Sequence[int]) -> None:
+    """Closes descriptors."""
     for fd in fds:
         os.close(fd)
 
 
-def _serve(sock: socket.socket, handlers: dict[str, Callable[..., None]]) -> None:
-    """Answers requests until the peer is gone. A handler replies itself; its OSError is the reply."""
-    while True:
-        try:
+def hand_over(sock: socket.socket, fds: Sequence[int]) -> None:
+    """Sends descriptors and closes them here."""
+    try:
+        send(sock, ["fds"], fds)
+    finally:
+        close_all(fds)
+
+
+Handler = Callable[..., tuple[list[object], list[int]]]
+
+
+def _serve(sock: socket.socket, handlers: dict[str, Handler]) -> None:
+    """Answers requests until the peer is gone.
+
+    A handler takes the request's descriptors and arguments; it returns the reply's values and the
+    descriptors to hand over. Its OSError is the reply.
+    """
+    with suppress(EOFError, ConnectionError):  # the peer is gone, whatever we were about
+        while True:
             (verb, *arguments), fds = receive(sock)
-        except (EOFError, ConnectionResetError):
-            return
-        try:
-            handlers[verb](sock, fds, *arguments)
-        except OSError as error:
-            send(sock, [error.errno or errno.EIO, str(error)])
-        finally:
-            _close(fds)
+            try:
+                try:
+                    values, made = handlers[verb](fds, *arguments)
+                finally:
+                    close_all(fds)
+                if made:
+                    hand_over(sock, made)
+                send(sock, [0, *values])
+            except OSError as error:
+                send(sock, [error.errno or errno.EIO, error.strerror or str(error)])
 
 
-def _make_socket(sock: socket.socket, _fds: list[int], family: int, kind: int, protocol: int) -> None:
-    with socket.socket(family, kind, protocol) as made:
-        send(sock, [0], [made.fileno()])
+def _make_socket(_fds: list[int], family: int, kind: int, protocol: int) -> tuple[list[object], list[int]]:
+    return [], [socket.socket(family, kind, protocol).detach()]
 
 
-def _write_sysctl(sock: socket.socket, _fds: list[int], values: dict[str, str]) -> None:
+def _write_sysctl(_fds: list[int], values: dict[str, str]) -> tuple[list[object], list[int]]:
     _set_sysctls(values)
-    send(sock, [0])
+    return [], []
 
 
 def _set_sysctls(values: dict[str, str]) -> None:
@@ -81,18 +103,15 @@ def _set_sysctls(values: dict[str, str]) -> None:
             os.close(fd)
 
 
-def _spawn(
-    sock: socket.socket, fds: list[int], argv: list[str], env: dict[str, str], cwd: str
-) -> None:
-    """Runs a command. fds: a socket for [pid] and [exit status], then stdin, stdout, stderr."""
+def _spawn(fds: list[int], argv: list[str], env: dict[str, str], cwd: str) -> tuple[list[object], list[int]]:
+    """Runs a command. fds: a socket for [0, pid] and [exit status], then stdin, stdout, stderr."""
     if os.fork() == 0:
-        sock.close()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         die_with_parent()
         with socket.socket(fileno=fds[0]) as status:
             _run_command(status, fds[1:4], argv, env, cwd)
         os._exit(0)
-    send(sock, [0])
+    return [], []
 
 
 def _run_command(
@@ -103,7 +122,7 @@ def _run_command(
     if pid == 0:
         _execute(write_end, stdio, argv, env, cwd)
     os.close(write_end)
-    _close(stdio)
+    close_all(stdio)
     failure = os.read(read_end, 16)  # empty as soon as the exec has closed the other end
     if failure:
         os.waitpid(pid, 0)
@@ -136,34 +155,29 @@ def _execute(write_end: int, stdio: list[int], argv: list[str], env: dict[str, s
 
 def _be_broker(control: socket.socket, sysctls: dict[str, str]) -> None:
     die_with_parent()
-    try:
-        _set_sysctls(sysctls)
-        netns = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        send(control, [error.errno, str(error)])
-        return
-    send(control, [0, os.getpid()], [netns])
-    os.close(netns)
+    with suppress(ConnectionError):
+        try:
+            _set_sysctls(sysctls)
+            hand_over(control, [os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)])
+        except OSError as error:
+            send(control, [error.errno, str(error)])
+            return
+        send(control, [0, os.getpid()])
     _serve(control, {"socket": _make_socket, "sysctl": _write_sysctl, "spawn": _spawn})
 
 
-def _fork_broker(sock: socket.socket, fds: list[int], sysctls: dict[str, str]) -> None:
+def _fork_broker(spawner: socket.socket, fds: list[int], sysctls: dict[str, str]) -> tuple[list[object], list[int]]:
     cgroup, control_fd = fds
     pid, pidfd = clone_into(cgroup, new_netns=True)
     if pid == 0:
         try:
-            sock.close()
+            spawner.close()
             os.close(cgroup)
             with socket.socket(fileno=control_fd) as control:
                 _be_broker(control, sysctls)
-        except BrokenPipeError:
-            pass  # the testbed ended meanwhile
         finally:
             os._exit(0)
-    try:
-        send(sock, [0, pid], [pidfd])
-    finally:
-        os.close(pidfd)
+    return [pid], [pidfd]
 
 
 def main(control_fd: int) -> None:
@@ -173,7 +187,7 @@ def main(control_fd: int) -> None:
     gc.collect()
     gc.freeze()  # pages that no collection touches stay shared with the brokers
     with socket.socket(fileno=control_fd) as sock:
-        _serve(sock, {"broker": _fork_broker})
+        _serve(sock, {"broker": partial(_fork_broker, sock)})
 
 
 if __name__ == "__main__":

@@ -29,13 +29,21 @@ def _pair() -> tuple[Socket, Socket]:
 
 
 def _reply(sock: Socket, who: str) -> tuple[list[Any], list[int]]:
+    """The next reply, with the descriptors that came before it."""
+    fds: list[int] = []
     try:
-        return broker.receive(sock)
+        while True:
+            values, received = broker.receive(sock)
+            fds += received
+            if values != ["fds"]:
+                return values, fds
     except (EOFError, ConnectionError) as error:
+        broker.close_all(fds)
         raise TestbedError(
             f"hear from {who}", "it is gone", "was it killed? its lab cannot be used any more"
         ) from error
     except TimeoutError as error:
+        broker.close_all(fds)
         raise TestbedError(f"hear from {who}", f"no answer within {REPLY_DEADLINE_S:.0f} s") from error
 
 
@@ -73,7 +81,7 @@ class Namespace:
         return _ask(self._control, f"the broker of {self.name}", message, fds)
 
     def socket(self, family: int, kind: int, protocol: int = 0) -> Socket:
-        """A socket born in this namespace and cgroup. `OSError` as from ``Socket``."""
+        """A socket born in this namespace and cgroup; no copy of it is left. `OSError` as usual."""
         _, fds = self._ask(["socket", int(family), int(kind), protocol])
         return Socket(fileno=fds[0])
 

@@ -1,4 +1,4 @@
-"""Close: the end of a connection is reported, and its verdict forgotten."""
+"""Close: reported once, the verdict forgotten"""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def reset(sock: socket.socket) -> None:
 
 
 def test_exactly_four_records_and_one_request(pair: Pair, mesh: Mesh) -> None:
-    """both managed, client closes first: 4 records in order, 1 request, nothing left behind"""
+    """both managed: 4 records, 1 request, nothing left"""
     mesh.manage(pair.client, pair.server)
     managed = set(mesh.managed)
     with pair.connect() as connection:
@@ -43,7 +43,7 @@ def test_exactly_four_records_and_one_request(pair: Pair, mesh: Mesh) -> None:
 
 
 def test_the_server_closes_first(pair: Pair, mesh: Mesh) -> None:
-    """both managed, server closes first: the closed records come in the order of the closes"""
+    """server first: closed records in that order"""
     mesh.manage(pair.client, pair.server)
     connection = pair.connect()
     connection.server.close()
@@ -53,7 +53,7 @@ def test_the_server_closes_first(pair: Pair, mesh: Mesh) -> None:
 
 
 def test_closing_deletes_the_verdict(pair: Pair, mesh: Mesh) -> None:
-    """closed: the verdict of the connection is gone"""
+    """the verdict of the connection is gone"""
     mesh.manage(pair.client, pair.server)
     with pair.connect() as connection:
         mesh.authorize(lambda _request: Verdict.DENY)
@@ -63,7 +63,7 @@ def test_closing_deletes_the_verdict(pair: Pair, mesh: Mesh) -> None:
 
 
 def test_closing_leaves_the_verdicts_of_others(pair: Pair, mesh: Mesh) -> None:
-    """closed: the verdict of another connection between the same hosts stays"""
+    """the verdicts of others stay"""
     mesh.manage(pair.client, pair.server)
     with pair.connect() as stays, pair.connect() as goes:
         mesh.authorize(lambda _request: Verdict.DENY)
@@ -76,7 +76,7 @@ def test_closing_leaves_the_verdicts_of_others(pair: Pair, mesh: Mesh) -> None:
 
 @pytest.mark.parametrize("who", ["client", "server"])
 def test_a_half_close_is_no_close(pair: Pair, mesh: Mesh, tap: Tap, who: str) -> None:
-    """half closed, either way: no closed record, the verdict stays, data still flows the other way"""
+    """half closed: no record, verdict stays"""
     mesh.manage(pair.client, pair.server)
     with pair.connect() as connection:
         mesh.authorize(lambda _request: Verdict.ALLOW)
@@ -95,7 +95,7 @@ def test_a_half_close_is_no_close(pair: Pair, mesh: Mesh, tap: Tap, who: str) ->
 
 @pytest.mark.parametrize("who", ["client", "server"])
 def test_a_reset_closes_both(pair: Pair, mesh: Mesh, who: str) -> None:
-    """reset, by either side: both sides report the close, the verdict is gone"""
+    """reset: both report it, verdict gone"""
     mesh.manage(pair.client, pair.server)
     with pair.connect() as connection:
         mesh.authorize(lambda _request: Verdict.DENY)
@@ -108,7 +108,7 @@ def test_a_reset_closes_both(pair: Pair, mesh: Mesh, who: str) -> None:
 
 @pytest.mark.parametrize("who", ["client", "server"])
 def test_only_the_managed_side_reports(pair: Pair, mesh: Mesh, who: str) -> None:
-    """one side managed: that side reports established and closed, the other nothing"""
+    """one side managed: only that reports"""
     mesh.manage(pair.client if who == "client" else pair.server)
     with pair.connect():
         pass
@@ -121,7 +121,7 @@ def test_only_the_managed_side_reports(pair: Pair, mesh: Mesh, who: str) -> None
 
 
 def test_nobody_managed_nobody_reports(pair: Pair, mesh: Mesh, tap: Tap) -> None:
-    """nobody managed: no record, no request, no STATE callback"""
+    """nobody managed: no record, no STATE callback"""
     with pair.connect():
         pass
     pair.lab.settle()
@@ -150,7 +150,7 @@ def kernel_bytes(sock: socket.socket) -> tuple[int, int]:
 
 
 def test_the_closed_records_count_the_bytes(pair: Pair, mesh: Mesh) -> None:
-    """closed: each side's record counts the bytes as the kernel does"""
+    """bytes are counted as the kernel does"""
     mesh.manage(pair.client, pair.server)
     with pair.connect() as connection:
         exchange(connection, b"c" * 1000, b"s" * 30000)
@@ -169,7 +169,7 @@ def test_the_closed_records_count_the_bytes(pair: Pair, mesh: Mesh) -> None:
 
 
 def test_the_closed_records_keep_the_addresses(pair: Pair, mesh: Mesh) -> None:
-    """closed: tuple, original destination and start are those of the established record"""
+    """addresses and start as when established"""
     mesh.manage(pair.client, pair.server)
     with pair.connect():
         pass

@@ -1,4 +1,4 @@
-"""Established: who is managed is observed, watched, and, when accepting, authorized."""
+"""Established: records, STATE flag, authorization"""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_who_is_managed_is_observed(
     server: bool,
     expected: list[tuple[Direction, TcpState]],
 ) -> None:
-    """established: one record and the STATE flag on each managed side, one request for a managed server"""
+    """record, flag, request where managed"""
     mesh.manage(*[pair.client] * client, *[pair.server] * server)
     with pair.connect() as connection:
         pair.lab.settle()
@@ -52,7 +52,7 @@ def test_who_is_managed_is_observed(
 
 
 def test_the_outbound_record(pair: Pair, mesh: Mesh) -> None:
-    """connected: the OUTBOUND record has the tuple, and the address that was asked for"""
+    """OUTBOUND: tuple, and the address asked for"""
     mesh.manage(pair.client)
     with pair.connect() as connection:
         (record,) = mesh.observed
@@ -64,7 +64,7 @@ def test_the_outbound_record(pair: Pair, mesh: Mesh) -> None:
 
 
 def test_the_inbound_record(pair: Pair, mesh: Mesh) -> None:
-    """accepted: the INBOUND record has the tuple client → server, and no original destination"""
+    """INBOUND: tuple client → server, no address asked"""
     mesh.manage(pair.server)
     with pair.connect() as connection:
         (record,) = mesh.observed
@@ -75,7 +75,7 @@ def test_the_inbound_record(pair: Pair, mesh: Mesh) -> None:
 
 
 def test_the_record_is_there_when_connect_returns(pair: Pair, mesh: Mesh) -> None:
-    """not accepted yet: record and request are there as soon as the client is connected"""
+    """reported before accept() returns"""
     mesh.manage(pair.client, pair.server)
     with pair.listen() as listener:
         address = pair.server.address(pair.family.version)
@@ -86,7 +86,7 @@ def test_the_record_is_there_when_connect_returns(pair: Pair, mesh: Mesh) -> Non
 
 
 def test_a_stale_value_is_not_managed(pair: Pair, mesh: Mesh) -> None:
-    """present in the managed map with another value than 0: not managed"""
+    """present with another value than 0: not managed"""
     for host in (pair.client, pair.server):
         mesh.managed.set_value(host.address(pair.family.version), 1)
     with pair.connect():
@@ -96,7 +96,7 @@ def test_a_stale_value_is_not_managed(pair: Pair, mesh: Mesh) -> None:
 
 
 def test_managed_in_the_other_family_only(pair: Pair, mesh: Mesh) -> None:
-    """only the address of the other IP version is managed: nothing is observed"""
+    """managed in the other IP version only: nothing"""
     other = 4 if pair.family.version == 6 else 6
     mesh.manage(pair.client.address(other), pair.server.address(other))
     with pair.connect():
@@ -106,7 +106,7 @@ def test_managed_in_the_other_family_only(pair: Pair, mesh: Mesh) -> None:
 
 
 def test_enrolled_by_the_control_address(pair: Pair, mesh: Mesh) -> None:
-    """enrolled through the control address: the next connection is observed; removed: no more"""
+    """enrolled, connected, removed, connected again"""
     mesh.enrol(pair.client, pair.family)
     mesh.enrol(pair.server, pair.family)
     with pair.connect() as first:
@@ -119,7 +119,7 @@ def test_enrolled_by_the_control_address(pair: Pair, mesh: Mesh) -> None:
 
 
 def test_no_records_without_monitoring(pair: Pair, mesh: Mesh) -> None:
-    """monitoring off: no records, but authorization as ever"""
+    """monitoring off: no records, still a request"""
     mesh.config.monitoring = False
     mesh.manage(pair.client, pair.server)
     with pair.connect() as connection:
@@ -130,7 +130,7 @@ def test_no_records_without_monitoring(pair: Pair, mesh: Mesh) -> None:
 
 @pytest.mark.parametrize("name", ["node_ip", "pod_gateway"])
 def test_probes_of_the_node_are_exempt(pair: Pair, mesh: Mesh, tap: Tap, name: str) -> None:
-    """the peer is the node's address or the pods' gateway: not observed, not watched, not authorized"""
+    """probe of the node: exempt"""
     setattr(mesh.config, name, pair.client.address(pair.family.version))
     mesh.manage(pair.server)
     with pair.connect() as connection:
@@ -150,7 +150,7 @@ def near(address: Address) -> list[Address]:
 
 @pytest.mark.parametrize("name", ["node_ip", "pod_gateway"])
 def test_an_exemption_is_of_one_address(pair: Pair, mesh: Mesh, name: str) -> None:
-    """the exempt address is nearly the peer's, or the peer's of the other IP version: no exemption"""
+    """nearly the exempt address: not exempt"""
     version = pair.family.version
     mesh.manage(pair.server)
     exempt = [*near(pair.client.address(version)), pair.client.address(4 if version == 6 else 6)]

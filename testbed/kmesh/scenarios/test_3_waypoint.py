@@ -1,4 +1,4 @@
-"""Waypoint: the original destination goes ahead of the first payload byte, once."""
+"""Waypoint: metadata ahead of the payload"""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def metadata(connection: Connection) -> bytes:
 
 
 def test_the_socket_is_in_the_sockhash(pair: Pair, mesh: Mesh) -> None:
-    """via a waypoint: the client's tuple, and nothing else, is a key of the sockhash"""
+    """the client's tuple is the key in the sockhash"""
     mesh.manage(pair.client)
     with connect_via_waypoint(pair, mesh) as connection:
         assert set(mesh.sockhash) == {connection.tuple}
 
 
 def test_the_server_reads_metadata_then_payload(pair: Pair, mesh: Mesh) -> None:
-    """via a waypoint: the server reads the metadata, then the payload"""
+    """the server reads metadata, then payload"""
     mesh.manage(pair.client, pair.server)
     with connect_via_waypoint(pair, mesh) as connection:
         expected = metadata(connection) + PAYLOAD
@@ -53,7 +53,7 @@ def test_the_server_reads_metadata_then_payload(pair: Pair, mesh: Mesh) -> None:
 
 
 def test_metadata_is_written_once(pair: Pair, mesh: Mesh) -> None:
-    """via a waypoint: later sends carry the payload alone"""
+    """later sends carry the payload alone"""
     mesh.manage(pair.client)
     with connect_via_waypoint(pair, mesh) as connection:
         expected = metadata(connection) + PAYLOAD + PAYLOAD + b"x"
@@ -63,7 +63,7 @@ def test_metadata_is_written_once(pair: Pair, mesh: Mesh) -> None:
 
 
 def test_a_large_payload_follows_whole(pair: Pair, mesh: Mesh) -> None:
-    """via a waypoint: 64 KiB behind the metadata arrive whole"""
+    """64 KiB behind the metadata arrive whole"""
     mesh.manage(pair.client)
     payload = bytes(range(256)) * 256
     with connect_via_waypoint(pair, mesh) as connection:
@@ -73,7 +73,7 @@ def test_a_large_payload_follows_whole(pair: Pair, mesh: Mesh) -> None:
 
 
 def test_answers_are_untouched(pair: Pair, mesh: Mesh) -> None:
-    """via a waypoint: what the server sends has no metadata"""
+    """the server's answers have none"""
     mesh.manage(pair.client, pair.server)
     with connect_via_waypoint(pair, mesh) as connection:
         connection.server.sendall(PAYLOAD)
@@ -81,7 +81,7 @@ def test_answers_are_untouched(pair: Pair, mesh: Mesh) -> None:
 
 
 def test_closing_empties_the_sockhash(pair: Pair, mesh: Mesh) -> None:
-    """via a waypoint, closed: the sockhash is empty"""
+    """closed: the sockhash is empty"""
     mesh.manage(pair.client)
     with connect_via_waypoint(pair, mesh):
         assert mesh.sockhash
@@ -90,7 +90,7 @@ def test_closing_empties_the_sockhash(pair: Pair, mesh: Mesh) -> None:
 
 
 def test_without_waypoint_the_payload_is_untouched(pair: Pair, mesh: Mesh) -> None:
-    """no waypoint: the sockhash stays empty, the payload is untouched"""
+    """no waypoint: sockhash empty, payload untouched"""
     mesh.manage(pair.client, pair.server)
     with pair.connect() as connection:
         assert not mesh.sockhash
@@ -99,7 +99,7 @@ def test_without_waypoint_the_payload_is_untouched(pair: Pair, mesh: Mesh) -> No
 
 
 def test_an_unmanaged_client_has_no_waypoint(pair: Pair, mesh: Mesh) -> None:
-    """unmanaged client: its waypoint is ignored, the payload is untouched"""
+    """unmanaged client: payload untouched"""
     mesh.manage(pair.server)
     with connect_via_waypoint(pair, mesh) as connection:
         assert not mesh.sockhash
@@ -108,7 +108,7 @@ def test_an_unmanaged_client_has_no_waypoint(pair: Pair, mesh: Mesh) -> None:
 
 
 def test_a_mapped_client_socket_is_ipv4(pair: Pair, mesh: Mesh) -> None:
-    """client socket of the other kind (IPv6 socket, mapped address): the same keys and metadata"""
+    """IPv6 client socket, mapped address: the same"""
     if pair.family is Family.V6:
         address, family = pair.server.address(6), socket.AF_INET6
     else:

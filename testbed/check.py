@@ -1,0 +1,151 @@
+"""`testbed check`: runs the contract's scenarios and prints their verdicts."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+import testbed
+from testbed.errors import ExitCode, MachineError, UsageError
+from testbed.pytest_plugin import parse_families
+from testbed.report.results import Collector, in_order, short_name
+from testbed.report.table import print_failures, summary, verdict_table
+
+SCENARIOS = Path(__file__).resolve().parent / "kmesh" / "scenarios"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for on the command line."""
+
+    family: str
+    expression: str = ""
+    workers: str = "0"
+    list_only: bool = False
+    junit: Path | None = None
+
+
+def need_root(what: str) -> None:
+    """`MachineError` for anybody else, before anything is tried."""
+    if os.geteuid() != 0:
+        raise MachineError(
+            what,
+            "it needs root, to make namespaces and cgroups and to load BPF programs",
+            "run it with sudo",
+        )
+
+
+def _arguments(request: Request) -> list[str]:
+    arguments = [
+        str(SCENARIOS),
+        *("-c", os.devnull, "--rootdir", str(SCENARIOS)),
+        *("-p", "testbed.pytest_plugin", "-p", "testbed.report.about", "-p", "no:cacheprovider"),
+        *("--tb", "short", "-o", "verbosity_assertions=2", "--family", request.family),
+    ]
+    if request.expression:
+        arguments += ["-k", request.expression]
+    if request.list_only:
+        arguments.append("--collect-only")
+    elif request.workers != "0":
+        arguments += ["-p", "xdist.plugin", "-n", request.workers]
+    if request.junit is not None:
+        arguments += ["--junitxml", str(request.junit)]
+    return arguments
+
+
+def _validate(request: Request) -> tuple[str, ...]:
+    try:
+        families = parse_families(request.family)
+    except ValueError as error:
+        raise UsageError("read --family", str(error)) from error
+    if not (request.workers == "auto" or request.workers.isdecimal()):
+        raise UsageError("read -n", f"{request.workers!r} is neither a number nor auto")
+    if request.junit is not None:
+        try:
+            request.junit.open("a", encoding="utf-8").close()
+        except OSError as error:
+            raise UsageError(f"write {request.junit}", error.strerror or str(error)) from error
+    return families
+
+
+@contextmanager
+def _only_ours() -> Iterator[None]:
+    """No plugin or option that a person's own pytest runs have: the contract runs the same everywhere."""
+    before = dict(os.environ)
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    os.environ.pop("PYTEST_ADDOPTS", None)
+    os.environ.pop("PYTEST_PLUGINS", None)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def run_check(request: Request, console: Console) -> ExitCode:
+    """Runs the scenarios, or lists them. Returns the exit code; `TestbedError` when nothing could run."""
+    families = _validate(request)
+    if not request.list_only:
+        need_root("run the scenarios")
+    collector = Collector()
+    start = time.monotonic()
+    with _only_ours():
+        code = pytest.main(_arguments(request), plugins=[collector])
+    _raise_problems(request, collector, code)
+    if request.list_only:
+        for nodeid, about in collector.items:
+            console.print(f"{short_name(nodeid)}  {about.title}", markup=False, highlight=False, soft_wrap=True)
+        return ExitCode.PASSED
+    results = in_order(collector.results)
+    console.print(verdict_table(results, families))
+    print_failures(console, results)
+    console.print()
+    console.print(_facts(), style="dim", highlight=False)
+    console.print(summary(results, time.monotonic() - start))
+    return ExitCode.PASSED if code == pytest.ExitCode.OK else ExitCode.FAILED
+
+
+def _facts() -> str:
+    uname = platform.uname()
+    return f"testbed {testbed.__version__} · the reference in bpf/, by bcc · Linux {uname.release} {uname.machine}"
+
+
+def _raise_problems(request: Request, collector: Collector, code: int) -> None:
+    """Whatever kept the scenarios from running. A scenario's failure is none of it."""
+    if collector.fatal is not None:
+        _, text = collector.fatal
+        raise CannotRun(text)
+    if collector.collection_errors:
+        raise MachineError(
+            "collect the scenarios", "they cannot be imported", "", "\n".join(collector.collection_errors)
+        )
+    if code == pytest.ExitCode.INTERRUPTED:
+        raise KeyboardInterrupt
+    if code == pytest.ExitCode.NO_TESTS_COLLECTED:
+        raise UsageError(
+            f"find scenarios that match -k {request.expression!r}",
+            "there is none",
+            "`testbed check --list` shows them all",
+        )
+    if code == pytest.ExitCode.USAGE_ERROR:
+        raise UsageError(f"read -k {request.expression!r}", "it is no expression (see the line above)")
+    if code == pytest.ExitCode.INTERNAL_ERROR:
+        raise MachineError("run the scenarios", "pytest failed within itself", "please report it")
+
+
+class CannotRun(MachineError):
+    """An error that a scenario's set-up met, its text complete already."""
+
+    def __str__(self) -> str:
+        return self.what
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text, "")

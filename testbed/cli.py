@@ -1,0 +1,124 @@
+"""The command line. It holds no logic of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+import testbed
+from testbed.errors import ExitCode, UsageError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Checks sockops BPF programs on this kernel: real namespaces, real sockets, real programs.",
+    epilog="Examples:  [bold]sudo testbed check[/]  ·  [bold]sudo testbed check --family v6 -k close[/]"
+    "  ·  [bold]sudo testbed doctor[/]     Exit codes: 0 all passed, 1 a scenario failed, 2 usage,"
+    " 3 the machine cannot run it.",
+)
+
+
+def _console() -> Console:
+    return Console(highlight=False)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"testbed {testbed.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[  # noqa: ARG001 (its callback has done it)
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(
+    epilog="Examples:  [bold]sudo testbed check[/]  ·  [bold]sudo testbed check -k 'close and not reset'[/]"
+    "  ·  [bold]testbed check --list[/]  ·  [bold]sudo testbed check -n 2 --junit out.xml[/]"
+)
+def check(
+    family: Annotated[
+        str, typer.Option("--family", metavar="F[,F…]", help="Families to connect in: v4, v6, mapped.")
+    ] = "v4,v6,mapped",
+    expression: Annotated[
+        str, typer.Option("-k", metavar="EXPR", help="Only scenarios whose names match, as in pytest.")
+    ] = "",
+    workers: Annotated[
+        str, typer.Option("-n", metavar="N", help="Processes to share the work, or [bold]auto[/].")
+    ] = "0",
+    list_only: Annotated[
+        bool, typer.Option("--list", help="One scenario a line; nothing is run, root is not needed.")
+    ] = False,
+    junit: Annotated[
+        Path | None, typer.Option("--junit", metavar="FILE", help="Write the verdicts as JUnit XML too.")
+    ] = None,
+) -> None:
+    """Run the contract's scenarios on the programs in bpf/ and print a table of verdicts."""
+    from testbed.check import Request, run_check
+
+    raise typer.Exit(run_check(Request(family, expression, workers, list_only, junit), _console()))
+
+
+@app.command(epilog="Example:  [bold]sudo testbed doctor --json | jq .[].name[/]")
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects instead.")] = False,
+) -> None:
+    """Try each thing that a check needs; say what works, what does not, and what mends it."""
+    from testbed.doctor import examine, print_findings
+
+    findings = examine()
+    if as_json:
+        typer.echo(json.dumps([finding.as_dict() for finding in findings], indent=2))
+    else:
+        print_findings(findings, _console())
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(ExitCode.CANNOT_RUN)
+
+
+@app.command()
+def gc() -> None:
+    """Remove what runs that were killed have left: the cgroups that no living process owns."""
+    from testbed.check import need_root
+    from testbed.kernel.cgroup import cgroup_root
+    from testbed.kernel.ownership import reap
+
+    need_root("remove what dead runs left")
+    with cgroup_root() as root:
+        reaped = reap(root)
+    for each in reaped:
+        ended = f", with {len(each.pids)} processes that were still in it" if each.pids else ""
+        typer.echo(f"removed the cgroup {each.cgroup}{ended}")
+    if not reaped:
+        typer.echo("nothing was left behind")
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def test(context: typer.Context) -> None:
+    """Run all tests of a checkout, the contract among them. Arguments go to pytest."""
+    from testbed.check import need_root
+    from testbed.data import checkout
+
+    root = checkout()
+    if root is None:
+        raise UsageError(
+            "run the tests", "this testbed is installed without them", "use a checkout: sudo ./tb test"
+        )
+    need_root("run the tests")
+    sys.stdout.flush()
+    arguments = [sys.executable, "-m", "pytest", "--rootdir", str(root), "-c", str(root / "pyproject.toml")]
+    os.chdir(root)
+    os.execv(sys.executable, [*arguments, *context.args])  # noqa: S606 (a list of words; no shell)

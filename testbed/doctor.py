@@ -1,0 +1,210 @@
+"""`testbed doctor`: does each thing that a check needs, one after the other, and says what happened."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from testbed.errors import MachineError, TestbedError, WaitExpired, errno_name
+
+OLDEST_KERNEL = (5, 10)
+_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}  # include/uapi/linux/capability.h
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was tried: ``ok`` None means not tried, as something that it needs failed."""
+
+    name: str
+    ok: bool | None
+    detail: str
+    fix: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass
+class _Examination:
+    """What earlier steps made for later ones."""
+
+    stack: ExitStack
+    made: dict[str, Any] = field(default_factory=dict)
+
+
+def _root(_made: _Examination) -> str:
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    match = re.search(r"^CapEff:\s*([0-9a-f]+)", status, re.MULTILINE)
+    effective = int(match[1], 16) if match else 0
+    missing = [name for name, bit in _CAPABILITIES.items() if not effective >> bit & 1]
+    if os.geteuid() != 0 or missing:
+        why = f"user {os.geteuid()}" + (f", without {', '.join(missing)}" if missing else "")
+        raise MachineError("be root", why, "sudo testbed doctor")
+    return f"user 0 with {', '.join(_CAPABILITIES)}"
+
+
+def _kernel(_made: _Examination) -> str:
+    release = os.uname().release
+    version = tuple(int(number) for number in re.findall(r"\d+", release)[:2])
+    if version < OLDEST_KERNEL:
+        raise MachineError(
+            "run on this kernel", f"Linux {release} is older than {'.'.join(map(str, OLDEST_KERNEL))}", ""
+        )
+    return f"Linux {release} {os.uname().machine}"
+
+
+def _btf(_made: _Examination) -> str:
+    path = Path("/sys/kernel/btf/vmlinux")
+    try:
+        return f"{path}, {path.stat().st_size // 1024} KiB"
+    except OSError as error:
+        raise MachineError(
+            f"find {path}", errno_name(error.errno or 0), "boot a kernel with CONFIG_DEBUG_INFO_BTF=y"
+        ) from error
+
+
+def _cgroup(made: _Examination) -> str:
+    from testbed.lab.bench import Bench
+
+    made.made["bench"] = made.stack.enter_context(Bench())
+    return f"v2 at {made.made['bench'].root.where}; processes are born in a cgroup of ours"
+
+
+def _lab(made: _Examination) -> str:
+    from testbed.lab.lab import Lab
+    from testbed.lab.topology import load_topology
+
+    topology = load_topology("pair")
+    # the first one pays for what all later ones share
+    Lab(made.made["bench"], topology).close()
+    start = time.perf_counter()
+    made.made["lab"] = made.stack.enter_context(Lab(made.made["bench"], topology))
+    return f"two hosts, their veth, IPv4 and IPv6: ready in {1000 * (time.perf_counter() - start):.1f} ms"
+
+
+def _sockets(made: _Examination) -> str:
+    from testbed.lab.family import Family
+    from testbed.lab.pair import Pair
+
+    for family in Family:
+        with Pair(made.made["lab"], family).connect():
+            pass
+    made.made["lab"].settle()
+    return "connected, closed and settled in v4, v6 and mapped; sock_diag answers"
+
+
+def _bcc(_made: _Examination) -> str:
+    from testbed.bpf.bcc_loader import bcc_version
+
+    return bcc_version()
+
+
+def _headers(_made: _Examination) -> str:
+    from testbed.bpf.headers import find_headers
+
+    return str(find_headers().source)
+
+
+def _tap(made: _Examination) -> str:
+    from testbed.observe.tap import TapProgram
+
+    program = made.stack.enter_context(TapProgram())
+    made.made["tap"] = made.stack.enter_context(program.tap(made.made["lab"]))
+    return "compiled, loaded, attached to a cgroup by a bpf_link"
+
+
+def _reference(made: _Examination) -> str:
+    from testbed.kmesh.mesh import Mesh
+    from testbed.kmesh.reference import load_reference
+
+    program_set = made.stack.enter_context(load_reference())
+    made.made["mesh"] = made.stack.enter_context(Mesh(program_set, made.made["lab"]))
+    kinds = ", ".join(program.kind.section for program in program_set.programs.values())
+    return f"compiled, loaded, attached: {kinds}"
+
+
+def _records(made: _Examination) -> str:
+    from testbed.lab.pair import Pair
+
+    mesh, lab = made.made["mesh"], made.made["lab"]
+    pair = Pair(lab)
+    mesh.manage(pair.client, pair.server)
+    with pair.connect():
+        pass
+    lab.settle()
+    if len(mesh.observed) != 4:
+        raise MachineError(
+            "observe a connection", f"{len(mesh.observed)} records came instead of 4", "testbed check"
+        )
+    return f"a connection made 4 records, {len(made.made['tap'])} callbacks were seen in this lab"
+
+
+@dataclass(frozen=True)
+class _Step:
+    name: str
+    act: Callable[[_Examination], str]
+    needs: tuple[str, ...] = ()
+
+
+STEPS = (
+    _Step("root", _root),
+    _Step("kernel", _kernel),
+    _Step("BTF", _btf),
+    _Step("cgroups", _cgroup, ("root",)),
+    _Step("lab", _lab, ("cgroups",)),
+    _Step("sockets", _sockets, ("lab",)),
+    _Step("bcc", _bcc),
+    _Step("headers", _headers),
+    _Step("tap", _tap, ("root", "lab", "bcc", "headers")),
+    _Step("programs", _reference, ("root", "lab", "bcc", "headers")),
+    _Step("records", _records, ("sockets", "tap", "programs")),
+)
+
+
+def _try(step: _Step, examination: _Examination, so_far: dict[str, Finding]) -> Finding:
+    missing = [name for name in step.needs if not so_far[name].ok]
+    if missing:
+        return Finding(step.name, None, f"not tried: it needs {', '.join(missing)}")
+    try:
+        return Finding(step.name, True, step.act(examination))
+    except TestbedError as error:
+        detail = f"{error.what}: {error.why}" + (f"\n{error.details}" if error.details else "")
+        return Finding(step.name, False, detail, error.fix)
+    except WaitExpired as error:
+        return Finding(step.name, False, str(error))
+    except OSError as error:
+        return Finding(step.name, False, f"{errno_name(error.errno or 0)}: {error}")
+
+
+def examine() -> list[Finding]:
+    """Tries everything, in order; leaves nothing behind."""
+    findings: dict[str, Finding] = {}
+    with ExitStack() as stack:
+        examination = _Examination(stack)
+        for step in STEPS:
+            findings[step.name] = _try(step, examination, findings)
+    return list(findings.values())
+
+
+_WORDS = {True: ("ok", "green"), False: ("FAIL", "bold red"), None: ("–", "yellow")}
+
+
+def print_findings(findings: list[Finding], console: Console) -> None:
+    """A line each; under what failed, the one command that mends it."""
+    for finding in findings:
+        word, style = _WORDS[finding.ok]
+        first, *rest = finding.detail.splitlines() or [""]
+        console.print(Text(f"{word:<5}", style=style) + Text(f"{finding.name:<10}{first}", style=""), soft_wrap=True)
+        for line in rest:
+            console.print(Text(f"{'':<15}{line}"), soft_wrap=True)
+        if finding.fix:
+            console.print(Text(f"{'':<15}→ {finding.fix}", style="bold"), soft_wrap=True)

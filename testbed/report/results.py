@@ -1,0 +1,90 @@
+"""Collects the verdicts of a pytest run: in this process, or in xdist's workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from testbed.errors import ExitCode
+from testbed.pytest_plugin import SETUP_ERROR
+from testbed.report.about import About, about, sent_along
+
+@dataclass(frozen=True)
+class Result:
+    """One scenario in one family: ``outcome`` is passed, failed, skipped or error."""
+
+    about: About
+    nodeid: str
+    place: tuple[str, int]
+    outcome: str
+    seconds: float
+    details: str
+
+
+class Collector:
+    """A pytest plugin that keeps every verdict. ``fatal`` is set when nothing could be run at all."""
+
+    def __init__(self) -> None:
+        self.results: dict[str, Result] = {}
+        self.items: list[tuple[str, About]] = []
+        self.collection_errors: list[str] = []
+        self.fatal: tuple[ExitCode, str] | None = None
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_configure(self, config: pytest.Config) -> None:
+        # Its options stay, its output is ours to make.
+        reporter = config.pluginmanager.getplugin("terminalreporter")
+        if reporter is not None:
+            config.pluginmanager.unregister(reporter)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self.items = [(item.nodeid, about(item)) for item in session.items]
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self.collection_errors.append(report.longreprtext)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        properties = dict(report.user_properties)
+        if SETUP_ERROR in properties and self.fatal is None:
+            self.fatal = (ExitCode(int(str(properties[SETUP_ERROR]))), report.longreprtext)
+        outcome: str = report.outcome
+        if report.failed and report.when != "call":
+            outcome = "error"
+        before = self.results.get(report.nodeid)
+        if before is not None and (before.outcome != "passed" or outcome == "passed"):
+            outcome, details = before.outcome, before.details
+        else:
+            details = _details(report)
+        seconds = report.duration + (before.seconds if before else 0.0)
+        path, line, _ = report.location
+        self.results[report.nodeid] = Result(
+            sent_along(report.user_properties),
+            report.nodeid,
+            (path, line or 0),
+            outcome,
+            seconds,
+            details,
+        )
+
+
+def _details(report: pytest.TestReport) -> str:
+    if report.passed:
+        return ""
+    lines = report.longreprtext.splitlines()
+    parts = ["\n".join(line for line in lines if not line.startswith("[gw"))]  # which worker it was
+    parts += [text for name, text in report.sections if name == "sockops callbacks"]
+    return "\n".join(parts)
+
+
+def in_order(results: dict[str, Result]) -> list[Result]:
+    """As they stand in the files, whoever was first."""
+    return sorted(results.values(), key=lambda result: (result.place, result.nodeid))
+
+
+def short_name(nodeid: str) -> str:
+    """``4_close::closing_deletes_the_verdict[v4]``: what -k finds it by."""
+    path, _, rest = nodeid.partition("::")
+    return f"{Path(path).stem.removeprefix('test_')}::{rest.removeprefix('test_')}"

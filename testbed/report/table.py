@@ -1,0 +1,67 @@
+"""The table of scenarios and verdicts, and what is printed of those that failed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from testbed.report.results import Result, short_name
+
+_SHOWN = {
+    "passed": ("pass", "green"),
+    "failed": ("FAIL", "bold red"),
+    "error": ("ERROR", "bold red"),
+    "skipped": ("skip", "yellow"),
+}
+
+
+def _verdict(result: Result | None) -> Text:
+    if result is None:
+        return Text("–", style="dim")
+    word, style = _SHOWN[result.outcome]
+    return Text(word, style=style)
+
+
+def verdict_table(results: Sequence[Result], families: Sequence[str]) -> Table:
+    """Rows are scenarios under their headings, columns families."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
+    table.add_column("scenario", ratio=1, overflow="fold")
+    for family in families:
+        table.add_column(family, justify="center", min_width=6)
+    rows: dict[tuple[str, str, str], dict[str, Result]] = {}
+    for result in results:
+        key = (result.about.heading, result.about.title, result.about.variant)
+        rows.setdefault(key, {})[result.about.family] = result
+    heading = None
+    for (of_heading, title, variant), by_family in rows.items():
+        if of_heading != heading:
+            heading = of_heading
+            table.add_row(Text(of_heading, style="bold cyan"))
+        name = Text(f"  {title}")
+        if variant:
+            name.append(f" ({variant})", style="dim")
+        table.add_row(name, *(_verdict(by_family.get(family)) for family in families))
+    return table
+
+
+def print_failures(console: Console, results: Sequence[Result]) -> None:
+    """Each failure: its name, its title, and why."""
+    for result in results:
+        if result.outcome not in {"failed", "error"}:
+            continue
+        console.print()
+        console.print(Text(f"{_SHOWN[result.outcome][0]} {short_name(result.nodeid)}", style="bold red"))
+        console.print(Text(f"     {result.about.title}", style="italic"))
+        console.print(Text(result.details), soft_wrap=True)
+
+
+def summary(results: Sequence[Result], seconds: float) -> Text:
+    """``165 passed, 1 failed in 3.1 s``."""
+    counts = {outcome: sum(result.outcome == outcome for result in results) for outcome in _SHOWN}
+    words = {"passed": "passed", "failed": "failed", "error": "errors", "skipped": "skipped"}
+    text = ", ".join(f"{counts[outcome]} {word}" for outcome, word in words.items() if counts[outcome])
+    bad = counts["failed"] + counts["error"]
+    return Text(f"{text or 'nothing ran'} in {seconds:.1f} s", style="bold red" if bad else "bold green")
