@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from testbed.errors import MachineError, TestbedError, WaitExpired, errno_name
+from testbed.kernel.features import BTF, kernel_btf
 
 OLDEST_KERNEL = (5, 10)
 _CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}  # include/uapi/linux/capability.h
@@ -63,13 +64,7 @@ def _kernel(_made: _Examination) -> str:
 
 
 def _btf(_made: _Examination) -> str:
-    path = Path("/sys/kernel/btf/vmlinux")
-    try:
-        return f"{path}, {path.stat().st_size // 1024} KiB"
-    except OSError as error:
-        raise MachineError(
-            f"find {path}", errno_name(error.errno or 0), "boot a kernel with CONFIG_DEBUG_INFO_BTF=y"
-        ) from error
+    return f"{kernel_btf() // 1024} KiB in {BTF}"
 
 
 def _cgroup(made: _Examination) -> str:
@@ -164,8 +159,8 @@ STEPS = (
     _Step("sockets", _sockets, ("lab",)),
     _Step("bcc", _bcc),
     _Step("headers", _headers),
-    _Step("tap", _tap, ("root", "lab", "bcc", "headers")),
-    _Step("programs", _reference, ("root", "lab", "bcc", "headers")),
+    _Step("tap", _tap, ("root", "BTF", "lab", "bcc", "headers")),
+    _Step("programs", _reference, ("root", "BTF", "lab", "bcc", "headers")),
     _Step("records", _records, ("sockets", "tap", "programs")),
 )
 

@@ -16,6 +16,7 @@ from testbed.bpf.maps import Map
 from testbed.bpf.program_set import Program, ProgramSet
 from testbed.bpf.source import expand
 from testbed.errors import MachineError, ProgramError
+from testbed.kernel.features import kernel_btf
 from testbed.logs import save_log
 
 _DEBUG_BTF = 0x20  # bcc: load line information with a program, so that the verifier names the C line
@@ -115,6 +116,7 @@ def _kernel_source(headers: Headers) -> Iterator[None]:
 
 def load(source_set: SourceSet) -> ProgramSet:
     """Compiles and loads a set. `ProgramError` for what is wrong with it, `MachineError` for the machine."""
+    kernel_btf()
     bcc = _import_bcc()
     text = expand(source_set.sources, source_set.include)
     module, diagnostics = _compile(bcc, source_set, text, find_headers())

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from testbed.errors import MachineError
 
+_RUNNING = Path("/lib/modules") / os.uname().release / "build"
 _ARCHITECTURES = {"x86_64": "x86", "aarch64": "arm64"}
 
 
@@ -30,9 +31,8 @@ def _version_key(path: Path) -> tuple[int, ...]:
 
 
 def _candidates(sources: Path) -> list[Path]:
-    running = Path("/lib/modules") / os.uname().release / "build"
     others = sorted(sources.glob("linux-headers-*"), key=_version_key, reverse=True)
-    return [path.resolve() for path in (running, *others) if path.is_dir()]
+    return [path.resolve() for path in (_RUNNING, *others) if path.is_dir()]
 
 
 def _common_part(tree: Path) -> Path | None:
@@ -61,7 +61,7 @@ def find_headers(sources: Path = Path("/usr/src")) -> Headers:
         return Headers(common or tree, tuple(f"-I{flag}" for flag in flags))
     raise MachineError(
         "find kernel headers for bcc",
-        f"neither /lib/modules/{os.uname().release}/build nor {sources}/linux-headers-* has them for {arch}",
+        f"neither {_RUNNING} nor {sources}/linux-headers-* has them for {arch}",
         f"apt-get install {'linux-headers-generic' if _is_ubuntu() else f'linux-headers-{_debian_arch(machine)}'}"
         "  (any version will do)",
     )

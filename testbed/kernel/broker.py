@@ -104,13 +104,15 @@ def _set_sysctls(values: dict[str, str]) -> None:
 
 
 def _spawn(fds: list[int], argv: list[str], env: dict[str, str], cwd: str) -> tuple[list[object], list[int]]:
-    """Runs a command. fds: a socket for [0, pid] and [exit status], then stdin, stdout, stderr."""
+    """Runs a command. fds: a socket for its pidfd, [0, pid] and [exit status], then stdin, stdout, stderr."""
     if os.fork() == 0:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        die_with_parent()
-        with socket.socket(fileno=fds[0]) as status:
-            _run_command(status, fds[1:4], argv, env, cwd)
-        os._exit(0)
+        try:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            die_with_parent()
+            with socket.socket(fileno=fds[0]) as status:
+                _run_command(status, fds[1:4], argv, env, cwd)
+        finally:
+            os._exit(0)  # never back into the broker's loop
     return [], []
 
 
@@ -128,8 +130,9 @@ def _run_command(
         os.waitpid(pid, 0)
         send(status, [int(failure), os.strerror(int(failure))])
         return
-    send(status, [0, pid])
     pidfd = os.pidfd_open(pid)
+    hand_over(status, [os.dup(pidfd)])
+    send(status, [0, pid])
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     poll.register(status, select.POLLHUP)

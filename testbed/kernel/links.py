@@ -1,12 +1,13 @@
 """Links and addresses of hosts: veths made in place, and a quiet wire.
 
-Quiet means that nothing but the test's own packets is on it: no neighbour discovery (permanent
-neighbours), no duplicate address detection, no router solicitations, no multicast reports. So a
-capture can be asserted exactly, and the first connect() never loses its SYN.
+Quiet means that nothing but the test's own packets is on it: no neighbour discovery, no duplicate
+address detection, no router solicitations, no multicast reports. So a capture can be asserted
+exactly, and the first connect() never loses its SYN.
 
-How: links come up with IFF_NOARP, under which the kernel joins no solicited-node groups and
-reports none; once the addresses are there the flag is cleared (clearing it flushes neighbours) and
-the permanent neighbours are added. Addresses that a test adds later still resolve as usual.
+How: the links have IFF_NOARP, under which the kernel joins no solicited-node groups (and so
+reports none) and takes a device's own MAC for that of every neighbour. Both ends of a veth have the
+same one, so that this is right for any address, also one that a test adds later. Clearing the flag
+once all is up would not do: it starts detection and reports again (``addrconf_notify``).
 """
 
 from __future__ import annotations
@@ -32,10 +33,8 @@ READY_DEADLINE_S = 5.0
 _RTM_NEWLINK, _RTM_GETLINK = 16, 18
 _RTM_NEWADDR = 20
 _RTM_NEWROUTE, _RTM_GETROUTE = 24, 26
-_RTM_NEWNEIGH = 28
 _IFF_UP, _IFF_NOARP = 0x1, 0x80
 _IFA_F_NODAD = 0x02
-_NUD_PERMANENT = 0x80
 _IFLA_OPERSTATE, _OPERSTATE_UP = 16, 6
 _RT_TABLE_MAIN, _RTPROT_STATIC, _RTN_UNICAST, _RTN_LOCAL = 254, 4, 1, 2
 _FD_PLACE = 0x7E57FD00  # stands for a descriptor in a cached message
@@ -70,10 +69,9 @@ def _classes() -> dict[str, Callable[[], Any]]:
     # Importing pyroute2 takes longer than all the rest of a small command.
     from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
     from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-    from pyroute2.netlink.rtnl.ndmsg import ndmsg
     from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-    return {"link": ifinfmsg, "address": ifaddrmsg, "neighbour": ndmsg, "route": rtmsg}
+    return {"link": ifinfmsg, "address": ifaddrmsg, "route": rtmsg}
 
 
 def _family(address: Address) -> int:
@@ -119,7 +117,7 @@ def _veth_template(end: End, peer: End) -> Message:
 
 
 def veth(end: End, peer: End, peer_netns_fd: int) -> Message:
-    """Makes both ends of a veth, each in its own namespace from the start; the first is up, both without ARP."""
+    """Makes both ends of a veth, each in its own namespace from the start; the first is up, the other one not yet."""
     template = _veth_template(end, peer)
     place = struct.pack("=I", _FD_PLACE)
     return Message(template.what, template.data.replace(place, struct.pack("=I", peer_netns_fd), 1))
@@ -154,23 +152,7 @@ def _address(end: End, interface: Interface) -> Message:
 
 
 @lru_cache(maxsize=4096)
-def _neighbour(end: End, address: Address, mac: str) -> Message:
-    return encode(
-        f"add the neighbour {address} to {end.name}",
-        _classes()["neighbour"],
-        _RTM_NEWNEIGH,
-        {
-            "family": _family(address),
-            "ifindex": end.index,
-            "state": _NUD_PERMANENT,
-            "attrs": [("NDA_DST", str(address)), ("NDA_LLADDR", mac)],
-        },
-        flags=NLM_F_CREATE,
-    )
-
-
-@lru_cache(maxsize=4096)
-def default_route(end: End, gateway: Address) -> Message:
+def _default_route(end: End, gateway: Address) -> Message:
     """Everything else goes to the gateway: the control address needs a route, not a host."""
     return encode(
         f"add the default route by {gateway} to {end.name}",
@@ -192,14 +174,13 @@ def _get_link(end: End) -> Message:
     return encode(f"look at {end.name}", _classes()["link"], _RTM_GETLINK, {"index": end.index})
 
 
-def configure(end: End, neighbours: Sequence[tuple[Address, str]]) -> list[Message]:
-    """Up, addresses, then ARP allowed again, then permanent neighbours (address, MAC): in this order."""
+def bring_up(end: End, gateways: Sequence[Address] = ()) -> list[Message]:
+    """Up, with its addresses and default routes. `await_ready` is next: then they are really there."""
     return [
         _flags("lo", LOOPBACK_INDEX, _IFF_UP, _IFF_UP),
         _flags(end.name, end.index, _IFF_UP, _IFF_UP),
         *(_address(end, interface) for interface in end.addresses),
-        _flags(end.name, end.index, 0, _IFF_NOARP),
-        *(_neighbour(end, address, mac) for address, mac in neighbours),
+        *(_default_route(end, gateway) for gateway in gateways),
     ]
 
 

@@ -91,24 +91,22 @@ class Namespace:
 
     def spawn(
         self, argv: Sequence[str], env: Mapping[str, str], cwd: str, stdio: Sequence[int]
-    ) -> tuple[Socket, int]:
-        """Starts a command here. Returns (status, pid): status gets the exit code, as `[code]`.
+    ) -> tuple[Socket, int, int]:
+        """Starts a command here. Returns (status, pid, pidfd): status gets the exit code, as `[code]`.
 
         Closing status kills the command. `OSError` when it cannot be executed.
         """
         status, theirs = _pair()
-        with ExitStack() as stack:
-            stack.enter_context(theirs)
-            undo = stack.enter_context(ExitStack())
+        with ExitStack() as undo:
             undo.enter_context(status)
-            self._ask(["spawn", list(argv), dict(env), cwd], [theirs.fileno(), *stdio])
-            theirs.close()
-            (code, *values), _ = _reply(status, f"the command {argv[0]}")
+            with theirs:
+                self._ask(["spawn", list(argv), dict(env), cwd], [theirs.fileno(), *stdio])
+            (code, *values), fds = _reply(status, f"the command {argv[0]}")
             if code:
-                raise OSError(code, f"{argv[0]}: {values[0]}")
+                raise OSError(code, str(values[0]))
             undo.pop_all()
         status.settimeout(None)
-        return status, int(values[0])
+        return status, int(values[0]), fds[0]
 
     def _await_end(self, pidfd: int) -> None:
         if not await_end(pidfd, time.monotonic() + REPLY_DEADLINE_S):

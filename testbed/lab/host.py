@@ -53,11 +53,11 @@ class CommandFailed(AssertionError):
 class Command:
     """A command that runs on a host. Leaving the ``with`` block kills what still runs."""
 
-    def __init__(self, argv: tuple[str, ...], status: Socket, pid: int) -> None:
+    def __init__(self, argv: tuple[str, ...], status: Socket, pid: int, pidfd: int) -> None:
         self.argv = argv
         self.pid = pid
         self._status = status
-        self._pidfd = os.pidfd_open(pid)
+        self._pidfd = pidfd
 
     def wait(self, deadline: float = COMMAND_DEADLINE_S) -> int:
         """Waits for the end; returns the exit code. `WaitExpired` after ``deadline`` seconds."""
@@ -186,12 +186,12 @@ class Host:
         `UsageError` when it cannot be executed.
         """
         try:
-            status, pid = self.namespace.spawn(
+            status, pid, pidfd = self.namespace.spawn(
                 argv, os.environ if env is None else env, os.fspath(cwd), (stdin, stdout, stderr)
             )
         except OSError as error:
             raise UsageError(f"run {argv[0]} on {self.name}", str(error.strerror or error)) from error
-        return Command(tuple(argv), status, pid)
+        return Command(tuple(argv), status, pid, pidfd)
 
     def run(
         self,

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from testbed.kernel.cgroup import make_cgroup
-from testbed.kernel.links import QUIET_SYSCTLS, End, await_ready, configure, default_route, veth
+from testbed.kernel.links import QUIET_SYSCTLS, End, await_ready, bring_up, veth
 from testbed.kernel.netlink import execute, prepare
 from testbed.lab.bench import Bench
 from testbed.lab.host import Host
@@ -61,33 +61,31 @@ class Lab:
                 name: prepare(sockets.enter_context(self._netlink_socket(host)))
                 for name, host in self.hosts.items()
             }
+            ends: list[tuple[str, End, str, End]] = []
             for number, (one, other) in enumerate(self.topology.links):
-                end, peer = self._end(one, 2 * number), self._end(other, 2 * number + 1)
+                end, peer = self._ends(number, one, other)
                 execute(netlink[one.host], [veth(end, peer, self.hosts[other.host].namespace.netns_fd)])
-                self._configure(netlink[one.host], one.host, end, other.host, peer)
-                self._configure(netlink[other.host], other.host, peer, one.host, end)
-            for name, host in self.hosts.items():
-                for end in host.ends:
-                    await_ready(netlink[name], end)
+                ends += [(one.host, end, other.host, peer), (other.host, peer, one.host, end)]
+            for name, end, peer_name, peer in ends:
+                is_gateway = self.topology.hosts[name].gateway == peer_name
+                gateways = [interface.ip for interface in peer.addresses] if is_gateway else []
+                execute(netlink[name], bring_up(end, gateways))
+            for name, end, _, _ in ends:
+                await_ready(netlink[name], end)
 
     @staticmethod
     def _netlink_socket(host: Host) -> socket.socket:
         return host.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
 
-    def _end(self, spec: EndSpec, number: int) -> End:
-        """``number`` counts the ends of the lab: index and MAC are its own in the whole lab."""
-        host = self.hosts[spec.host]
-        index = _FIRST_INDEX + number
-        mac = f"02:00:00:00:{index >> 8:02x}:{index & 0xFF:02x}"
-        end = End(f"eth{len(host.ends)}", index, mac, spec.addresses)
-        host.ends.append(end)
-        return end
-
-    def _configure(self, sock: socket.socket, name: str, end: End, peer_name: str, peer: End) -> None:
-        messages = configure(end, [(interface.ip, peer.mac) for interface in peer.addresses])
-        if self.topology.hosts[name].gateway == peer_name:
-            messages += [default_route(end, interface.ip) for interface in peer.addresses]
-        execute(sock, messages)
+    def _ends(self, number: int, one: EndSpec, other: EndSpec) -> tuple[End, End]:
+        """The ends of a link: one MAC for both, an index of its own for each in the whole lab."""
+        mac = f"02:00:00:00:{number >> 8:02x}:{number & 0xFF:02x}"
+        made = []
+        for index, spec in enumerate((one, other), _FIRST_INDEX + 2 * number):
+            host = self.hosts[spec.host]
+            made.append(End(f"eth{len(host.ends)}", index, mac, spec.addresses))
+            host.ends.append(made[-1])
+        return made[0], made[1]
 
     def eventually(
         self, condition: Callable[[], T], *, awaited: Awaited = "", deadline: float = DEADLINE_S

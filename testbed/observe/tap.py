@@ -141,7 +141,8 @@ class Tap(Sequence[Callback]):
 
     def __init__(self, program_set: ProgramSet, lab: Lab) -> None:
         self._lab = lab
-        self._lost = program_set.maps["tap_lost"]
+        self._lost_counter = program_set.maps["tap_lost"]
+        self._lost_before = 0
         self._callbacks: list[Callback] = []
         self._closed = False
         with ExitStack() as stack:
@@ -150,14 +151,15 @@ class Tap(Sequence[Callback]):
             stack.callback(self._ring.close)
             self._ring.consume()  # a lab before this one may have left some
             self._callbacks.clear()
-            self._lost_before = self._lost_count()
+            self._lost_before = self._lost()
             attach(program_set.programs["tap"], lab.observer_fd, stack)
             lab.witnesses.append(self)
             stack.callback(lab.witnesses.remove, self)
             self._undo = stack.pop_all()
 
-    def _lost_count(self) -> int:
-        return int.from_bytes(self._lost.get(bytes(4)) or b"", "little")
+    def _lost(self) -> int:
+        """How many since this tap was made: the program counts on for all of its labs."""
+        return int.from_bytes(self._lost_counter.get(bytes(4)) or b"", "little") - self._lost_before
 
     def _receive(self, data: bytes) -> None:
         (time_ns, cookie, netns, op, *args, family, state, flags, local_port, remote_port, local, remote) = (
@@ -186,8 +188,7 @@ class Tap(Sequence[Callback]):
     def read(self) -> None:
         """Takes in what has come."""
         self._ring.consume()
-        lost = self._lost_count() - self._lost_before
-        if lost:
+        if lost := self._lost():
             raise EventsLost(f"the tap lost {lost} callbacks: its ring was full; read it more often")
 
     def fileno(self) -> int:
@@ -217,13 +218,16 @@ class Tap(Sequence[Callback]):
 
     def story(self) -> str:
         """The callbacks so far, a line each, with the time since the first in microseconds."""
+        lost = 0
         if not self._closed:
-            self.read()
+            self._ring.consume()
+            lost = self._lost()
         if not self._callbacks:
             return "callbacks that fired: none"
         start = self._callbacks[0].time_ns
         lines = [f"    {(each.time_ns - start) / 1000:>9.1f} µs  {each}" for each in self._callbacks]
-        return "\n".join(["callbacks that fired:", *lines])
+        title = "callbacks that fired" + (f" (and {lost} that were lost: the ring was full)" if lost else "")
+        return "\n".join([f"{title}:", *lines])
 
     def __len__(self) -> int:
         self.read()

@@ -1,0 +1,55 @@
+"""What the tests of the testbed share: running its commands as a person would, and looking at the machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def testbed_command() -> Run:
+    """Runs ``testbed ARGS``; ``prefix`` comes before it, ``env`` is added to the environment."""
+
+    def run(
+        *arguments: str,
+        prefix: tuple[str, ...] = (),
+        env: Mapping[str, str] | None = None,
+        cwd: Path = ROOT,
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*prefix, sys.executable, "-m", "testbed", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=cwd,
+            env={**os.environ, "COLUMNS": "120", **(env or {})},
+            timeout=60,
+        )
+
+    return run
+
+
+@pytest.fixture
+def edited_checkout(tmp_path: Path) -> Callable[[str, str, str], Path]:
+    """A copy of what the command runs from, with one replacement in a file of ``bpf/``."""
+
+    def edit(file: str, old: str, new: str) -> Path:
+        for name in ("testbed", "bpf", "topologies"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            subprocess.run(["cp", "-r", ROOT / name, tmp_path / name], check=True)  # noqa: S607
+        path = tmp_path / "bpf" / file
+        text = path.read_text(encoding="utf-8")
+        assert old in text, f"{file} has no {old!r} any more"
+        path.write_text(text.replace(old, new), encoding="utf-8")
+        return tmp_path
+
+    return edit
