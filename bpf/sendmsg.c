@@ -96,7 +96,7 @@ int sendmsg_prog(struct sk_msg_md *msg)
 	if (!sk)
 		return SK_PASS;
 	storage = storage_of(sk, 0);
-	if (!storage || !storage->via_waypoint || storage->has_encoded)
+	if (!storage || storage->has_encoded)
 		return SK_PASS;
 	storage->has_encoded = 1;
 	if (is_message_ipv4(msg))

@@ -71,7 +71,7 @@ def _cgroup(made: _Examination) -> str:
     from testbed.lab.bench import Bench
 
     made.made["bench"] = made.stack.enter_context(Bench())
-    return f"v2 at {made.made['bench'].root.where}; processes are born in a cgroup of ours"
+    return f"v2, {made.made['bench'].root.where}; cgroups of our own can be made and owned"
 
 
 def _lab(made: _Examination) -> str:

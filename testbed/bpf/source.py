@@ -45,6 +45,9 @@ def _lines(path: Path, include: tuple[Path, ...], seen: set[Path]) -> Iterator[s
                 yield f'#line {number + 1} "{path}"'
         else:
             yield line
+            if line == "{":
+                # bcc puts a line of its own before each function; within, count on from here
+                yield f'#line {number + 1} "{path}"'
 
 
 def _find(name: str, path: Path, number: int, include: tuple[Path, ...]) -> Path:

@@ -19,7 +19,7 @@ REMOVE_DEADLINE_S = 10.0
 
 @dataclass(frozen=True)
 class CgroupRoot:
-    """The root of the cgroup v2 tree: ``path`` to use, ``where`` to tell a person."""
+    """The root of the cgroup v2 tree: ``path`` to use, ``where`` to tell a person (``at /sys/…``)."""
 
     path: Path
     where: str
@@ -45,7 +45,7 @@ def cgroup_root() -> Iterator[CgroupRoot]:
     """
     for path in _mounted():
         if os.access(path, os.W_OK):
-            yield CgroupRoot(path, str(path))
+            yield CgroupRoot(path, f"at {path}")
             return
     try:
         mount = mount_detached("cgroup2")

@@ -65,6 +65,13 @@ def pidfd_send_signal(pidfd: int, number: int) -> None:
     _syscall("pidfd_send_signal", _SYS_PIDFD_SEND_SIGNAL, pidfd, number, None, 0)
 
 
+def disconnect(fd: int) -> None:
+    """Dissolves a TCP socket's association (connect(2) to AF_UNSPEC): it can be connected again."""
+    if _libc.connect(fd, bytes(16), 16) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"connect to AF_UNSPEC: {os.strerror(code)}")
+
+
 def mount_detached(filesystem: str) -> int:
     """Mounts a file system nowhere (Linux 5.2) and returns a descriptor of its root directory.
 

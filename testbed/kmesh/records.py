@@ -66,12 +66,22 @@ def _sized(data: bytes, size: int, what: str) -> bytes:
     return data
 
 
+def _used(connection: ConnTuple) -> int:
+    """How many of a tuple's 36 bytes hold something."""
+    return 2 * len(connection.src.packed) + 4
+
+
 @dataclass(frozen=True)
 class AuthRequest:
     """An authorization request: the connection, client to server."""
 
     tuple: ConnTuple
     raw: bytes = field(repr=False, compare=False)
+
+    @property
+    def unused(self) -> bytes:
+        """The bytes that hold nothing: zero in a record that was zeroed before it was filled."""
+        return self.raw[4 + _used(self.tuple) :]
 
     @classmethod
     def decode(cls, data: bytes, ports: PortOrder = HOST_ORDER) -> AuthRequest:
@@ -133,6 +143,13 @@ class ObserveRecord:
             lost_out=tail[1],
             raw=data,
         )
+
+    @property
+    def unused(self) -> bytes:
+        """The bytes that hold nothing: zero in a record that was zeroed before it was filled."""
+        destination = 0 if self.orig_dst is None else len(self.tuple.dst.packed) + 2
+        parts = (self.raw[4 + _used(self.tuple) : 40], self.raw[40 + destination : 60], self.raw[124:])
+        return b"".join(parts)
 
     @property
     def event(self) -> tuple[Direction, TcpState]:

@@ -31,6 +31,10 @@ class Collector:
         self.items: list[tuple[str, About]] = []
         self.collection_errors: list[str] = []
         self.fatal: tuple[ExitCode, str] | None = None
+        self._session: pytest.Session | None = None
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        self._session = session
 
     @pytest.hookimpl(trylast=True)
     def pytest_configure(self, config: pytest.Config) -> None:
@@ -49,7 +53,9 @@ class Collector:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         properties = dict(report.user_properties)
         if SETUP_ERROR in properties and self.fatal is None:
-            self.fatal = (ExitCode(int(str(properties[SETUP_ERROR]))), report.longreprtext)
+            self.fatal = (ExitCode(int(str(properties[SETUP_ERROR]))), _text(report))
+            assert self._session is not None, "reports come within a session"
+            self._session.shouldstop = "nothing can be run"
         outcome: str = report.outcome
         if report.failed and report.when != "call":
             outcome = "error"
@@ -70,11 +76,15 @@ class Collector:
         )
 
 
+def _text(report: pytest.TestReport) -> str:
+    """Without the line that says which worker it was."""
+    return "\n".join(line for line in report.longreprtext.splitlines() if not line.startswith("[gw"))
+
+
 def _details(report: pytest.TestReport) -> str:
     if report.passed:
         return ""
-    lines = report.longreprtext.splitlines()
-    parts = ["\n".join(line for line in lines if not line.startswith("[gw"))]  # which worker it was
+    parts = [_text(report)]
     parts += [text for name, text in report.sections if name == "sockops callbacks"]
     return "\n".join(parts)
 

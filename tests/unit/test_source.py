@@ -35,6 +35,11 @@ def test_system_includes_are_left_alone(tmp_path: Path) -> None:
     assert "#include <linux/bpf.h>" in expand([tmp_path / "x.c"], [])
 
 
+def test_lines_are_named_again_within_each_function(tmp_path: Path) -> None:
+    write(tmp_path, x_c="int f(void)\n{\n\treturn 1;\n}\n")
+    assert f'{{\n#line 3 "{tmp_path}/x.c"\n\treturn 1;' in expand([tmp_path / "x.c"], [])
+
+
 def test_include_directories_are_searched(tmp_path: Path) -> None:
     (tmp_path / "include").mkdir()
     write(tmp_path / "include", a_h="int a;\n")

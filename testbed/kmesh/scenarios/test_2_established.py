@@ -10,7 +10,7 @@ import pytest
 from testbed.kernel.sockdiag import TcpState
 from testbed.kmesh.abi import Direction
 from testbed.kmesh.mesh import Mesh
-from testbed.lab.family import Address
+from testbed.lab.family import Address, Family
 from testbed.lab.pair import Pair
 from testbed.observe.tap import CallbackFlag, Op, Tap
 
@@ -160,3 +160,42 @@ def test_an_exemption_is_of_one_address(pair: Pair, mesh: Mesh, name: str) -> No
         with pair.connect() as connection:
             assert [record.event for record in mesh.observed_of(connection.tuple)] == [INBOUND], address
     assert len(mesh.auth_requests) == len(exempt)
+
+
+def test_an_exemption_is_of_one_ip_version(pair: Pair, mesh: Mesh) -> None:
+    """the same number in the other IP version: not exempt"""
+    number = int(pair.client.address(4))
+    if pair.family is Family.V6:
+        # ::a.b.c.d and a.b.c.d are the same sixteen bytes in the program's variable
+        exempt: Address = ipaddress.IPv4Address(number)
+        source = str(ipaddress.IPv6Address(number))
+        pair.client.run(["ip", "addr", "add", f"{source}/128", "dev", "eth0", "nodad"])
+    else:
+        exempt = ipaddress.IPv6Address((0xFD00 << 112) + number)
+        source = str(pair.client.address(4))
+    mesh.config.node_ip = exempt
+    mesh.manage(pair.server)
+    with pair.client_socket() as sock:
+        sock.bind((source, 0))
+        with pair.connect(sock):
+            assert [record.event for record in mesh.observed] == [INBOUND]
+
+
+def test_unused_bytes_are_zero(pair: Pair, mesh: Mesh) -> None:
+    """unused bytes are zero, whatever the ring held"""
+    mesh.manage(pair.client, pair.server)
+    before = Pair(pair.lab, Family.V6)
+    with before.listen() as listener:
+        # Rings are 256 KiB and 4 KiB: once around with the longest records leaves old bytes everywhere.
+        while len(mesh.observed) <= 256 * 1024 // 136:
+            before.connect(listener=listener).close()
+            len(mesh.auth_requests)
+    pair.lab.settle()
+    mesh.observed.clear()
+    mesh.auth_requests.clear()
+    with pair.connect():
+        pass
+    pair.lab.settle()
+    assert len(mesh.observed) == 4
+    assert [(record.event, record.unused.hex()) for record in mesh.observed if any(record.unused)] == []
+    assert [request.unused.hex() for request in mesh.auth_requests if any(request.unused)] == []

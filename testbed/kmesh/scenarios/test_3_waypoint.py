@@ -6,7 +6,6 @@ import socket
 
 from testbed.kmesh.mesh import Mesh
 from testbed.kmesh.records import Storage, waypoint_metadata
-from testbed.lab.family import Family
 from testbed.lab.pair import Connection, Pair
 
 PAYLOAD = b"GET / HTTP/1.1\r\n\r\n"
@@ -109,13 +108,10 @@ def test_an_unmanaged_client_has_no_waypoint(pair: Pair, mesh: Mesh) -> None:
 
 def test_a_mapped_client_socket_is_ipv4(pair: Pair, mesh: Mesh) -> None:
     """IPv6 client socket, mapped address: the same"""
-    if pair.family is Family.V6:
-        address, family = pair.server.address(6), socket.AF_INET6
-    else:
-        address, family = pair.server.address(4), socket.AF_INET6
+    address = pair.server.address(pair.family.version)
     text = f"::ffff:{address}" if address.version == 4 else str(address)
     mesh.manage(pair.client)
-    with pair.listen() as listener, pair.client.socket(family) as client:
+    with pair.listen() as listener, pair.client.socket(socket.AF_INET6) as client:
         mesh.storage[client] = Storage(via_waypoint=True)
         client.settimeout(2.0)
         client.connect((text, listener.getsockname()[1]))

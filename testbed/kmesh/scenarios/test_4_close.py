@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import socket
 import struct
+from dataclasses import dataclass
 
 import pytest
 
 from testbed.kernel.sockdiag import TcpState
+from testbed.kernel.syscalls import disconnect
 from testbed.kmesh.abi import Direction, Verdict
 from testbed.kmesh.mesh import Mesh
 from testbed.lab.pair import Connection, Pair
@@ -142,15 +144,26 @@ def exchange(connection: Connection, there: bytes, back: bytes) -> None:
         assert received == data
 
 
-def kernel_bytes(sock: socket.socket) -> tuple[int, int]:
-    """tcpi_bytes_acked and tcpi_bytes_received of struct tcp_info (Linux 4.1). A FIN counts one."""
-    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 136)
-    acked, received = struct.unpack_from("=QQ", info, 120)
-    return acked, received
+@dataclass(frozen=True)
+class KernelCounts:
+    """What the kernel says in struct tcp_info (Linux 4.9): bytes (a FIN counts one), microseconds."""
+
+    sent: int
+    received: int
+    rtt: int
+    rtt_min: int
+    retransmitted: int
+
+    @classmethod
+    def of(cls, sock: socket.socket) -> KernelCounts:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 152)
+        acked, received = struct.unpack_from("=QQ", info, 120)
+        rtt, retransmitted, rtt_min = (struct.unpack_from("=I", info, at)[0] for at in (68, 100, 148))
+        return cls(acked, received, rtt, rtt_min, retransmitted)
 
 
-def test_the_closed_records_count_the_bytes(pair: Pair, mesh: Mesh) -> None:
-    """bytes are counted as the kernel does"""
+def test_the_closed_records_count_as_the_kernel(pair: Pair, mesh: Mesh) -> None:
+    """bytes and round trips are the kernel's own"""
     mesh.manage(pair.client, pair.server)
     with pair.connect() as connection:
         exchange(connection, b"c" * 1000, b"s" * 30000)
@@ -163,7 +176,14 @@ def test_the_closed_records_count_the_bytes(pair: Pair, mesh: Mesh) -> None:
             (Direction.INBOUND, connection.server, 30000, 1000),
         ):
             record = closed[direction]
-            assert (record.sent_bytes, record.received_bytes) == kernel_bytes(sock)
+            reported = KernelCounts(
+                record.sent_bytes,
+                record.received_bytes,
+                record.srtt_us >> 3,
+                record.rtt_min,
+                record.total_retrans,
+            )
+            assert reported == KernelCounts.of(sock)
             assert 0 <= record.sent_bytes - sent <= 2  # SYN and FIN at most
             assert 0 <= record.received_bytes - received <= 1
 
@@ -191,3 +211,19 @@ def test_a_refused_connect_is_no_connection(pair: Pair, mesh: Mesh) -> None:
     pair.lab.settle()
     assert not mesh.observed
     assert not mesh.auth_requests
+
+
+def test_a_socket_used_again_closes_once(pair: Pair, mesh: Mesh) -> None:
+    """the socket used again, and refused: no second close"""
+    mesh.manage(pair.client, pair.server)
+    with pair.listen() as listener, pair.connect(listener=listener) as connection:
+        disconnect(connection.client.fileno())
+        pair.lab.settle()
+        reported = [record.event for record in mesh.observed]
+        assert sorted(reported) == sorted([*ESTABLISHED, CLOSED_OUTBOUND, CLOSED_INBOUND])
+        port = listener.getsockname()[1]
+        listener.close()
+        with pytest.raises(ConnectionRefusedError):
+            pair.client.connect(connection.tuple.dst, port, sock=connection.client)
+        pair.lab.settle()
+        assert [record.event for record in mesh.observed] == reported

@@ -1,0 +1,197 @@
+"""The commands as a person runs them: what they print, and how they exit."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Run
+
+Edit = Callable[[str, str, str], Path]
+NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
+# A mount namespace of its own, for tests that hide what the machine has.
+HIDE = ("unshare", "--mount", "--propagation", "private", "sh", "-c")
+
+
+def hiding(what: str) -> tuple[str, ...]:
+    """Runs the rest of the command line after ``what`` in a mount namespace of its own."""
+    return (*HIDE, f'{what} && exec "$@"', "sh")
+
+
+def test_a_check_prints_the_table(testbed_command: Run) -> None:
+    done = testbed_command("check", "-k", "enrols or exactly_four")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["scenario", "v4", "v6", "mapped"]
+    row = next(line for line in lines if "port 929" in line)
+    assert row.split()[-3:] == ["pass", "pass", "pass"]
+    assert "6 passed in" in lines[-1]
+
+
+def test_families_are_columns(testbed_command: Run) -> None:
+    done = testbed_command("check", "--family", "mapped", "-k", "enrols")
+    assert done.stdout.splitlines()[0].split() == ["scenario", "mapped"]
+    assert "1 passed" in done.stdout
+
+
+def test_list_is_one_scenario_a_line_and_needs_no_root(testbed_command: Run) -> None:
+    done = testbed_command("check", "--list", prefix=NOBODY)
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0
+    assert len(lines) > 100
+    assert "1_enrolment::port_929_enrols[v4]  port 929: the local address is managed" in lines
+
+
+def test_junit(testbed_command: Run, tmp_path: Path) -> None:
+    file = tmp_path / "out.xml"
+    done = testbed_command("check", "-k", "enrols", "--junit", str(file), "-n", "2")
+    assert done.returncode == 0, done.stderr
+    (suite,) = ET.parse(file).getroot()  # noqa: S314 (we wrote it)
+    assert (suite.get("tests"), suite.get("failures")) == ("3", "0")
+
+
+def test_a_failed_scenario_is_1_and_tells_its_story(testbed_command: Run, edited_checkout: Edit) -> None:
+    root = edited_checkout("include/authorize.h", "verdict_remove(&tuple);", "")
+    done = testbed_command("check", "-k", "deletes_the_verdict", "--family", "v6", cwd=root)
+    assert done.returncode == 1
+    assert "FAIL 4_close::closing_deletes_the_verdict[v6]" in done.stdout
+    assert "awaited for 2 s: mesh.eventually(lambda: connection.tuple not in mesh.verdicts)" in done.stdout
+    assert "STATE LAST_ACK → CLOSE" in done.stdout
+    assert "1 failed" in done.stdout.splitlines()[-1]
+
+
+def test_a_c_error_is_one_message(testbed_command: Run, edited_checkout: Edit) -> None:
+    root = edited_checkout("sockops.c", "watch_state(skops);", "watch_state(skop);")
+    for arguments in (["check"], ["check", "-n", "2"]):
+        done = testbed_command(*arguments, cwd=root)
+        assert done.returncode == 3
+        assert "cannot compile reference with bcc: use of undeclared identifier 'skop'" in done.stderr
+        assert f"{root}/bpf/sockops.c:" in done.stderr
+        assert "watch_state(skop);" in done.stderr
+        assert done.stderr.count("undeclared identifier") == 1
+        assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_a_verifier_rejection_is_one_message(testbed_command: Run, edited_checkout: Edit) -> None:
+    root = edited_checkout("sockops.c", "if (!sk || !is_managed(skops))", "if (!is_managed(skops))")
+    done = testbed_command("check", cwd=root)
+    assert done.returncode == 3
+    first, *rest = done.stderr.splitlines()
+    assert first.startswith("testbed: cannot load sockops_prog (sockops): Permission denied: R2 type=")
+    log = Path(rest[-1].rpartition(" is in ")[2])
+    assert "processed" in log.read_text(encoding="utf-8")
+    assert any("storage_get" in line for line in rest), done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("-k", "no_such_thing"), "there is none"),
+        (("-k", "(("), "it is no expression"),
+        (("--family", "v5"), "'v5' is no family: choose from v4,v6,mapped"),
+        (("-n", "many"), "'many' is neither a number nor auto"),
+        (("--junit", "/no/such/dir/x.xml"), "No such file or directory"),
+        (("--bogus",), "No such option"),
+    ],
+)
+def test_usage_errors_are_2(testbed_command: Run, arguments: tuple[str, ...], message: str) -> None:
+    done = testbed_command("check", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["check", "gc", "test"])
+def test_without_root_it_is_3_in_one_line(testbed_command: Run, command: str) -> None:
+    done = testbed_command(command, prefix=NOBODY)
+    assert done.returncode == 3
+    assert "it needs root" in done.stderr
+    assert "sudo" in done.stderr
+
+
+def test_without_headers(testbed_command: Run) -> None:
+    done = testbed_command("check", prefix=hiding("mount -t tmpfs none /usr/src"))
+    assert done.returncode == 3
+    assert "cannot find kernel headers for bcc" in done.stderr
+    assert "apt-get install linux-headers-" in done.stderr
+
+
+def test_without_btf(testbed_command: Run) -> None:
+    done = testbed_command("check", prefix=hiding("mount -t tmpfs none /sys/kernel/btf"))
+    assert done.returncode == 3
+    assert "cannot find the kernel's BTF (/sys/kernel/btf/vmlinux): ENOENT" in done.stderr
+
+
+UNMOUNT_CGROUP2 = "umount $(awk '/ - cgroup2 /{print $5}' /proc/self/mountinfo)"
+
+
+def test_cgroup_v2_mounted_nowhere_is_mounted_privately(testbed_command: Run) -> None:
+    done = testbed_command("check", "-k", "exactly_four", prefix=hiding(UNMOUNT_CGROUP2))
+    assert done.returncode == 0, done.stderr
+    assert "3 passed" in done.stdout
+    done = testbed_command("doctor", prefix=hiding(UNMOUNT_CGROUP2))
+    assert "ok   cgroups   v2, mounted privately" in done.stdout
+
+
+def test_no_cgroup_v2_at_all(testbed_command: Run) -> None:
+    """Without CAP_SYS_ADMIN nothing can be mounted: the nearest to a kernel without cgroup v2."""
+    drop = 'exec setpriv --bounding-set -sys_admin --inh-caps -sys_admin "$@"'
+    done = testbed_command("check", prefix=(*HIDE, f"{UNMOUNT_CGROUP2} && {drop}", "sh"))
+    assert done.returncode == 3
+    assert "cannot find cgroup v2: it is mounted nowhere, and mounting it privately fails with EPERM" in done.stderr
+
+
+def test_without_bcc(testbed_command: Run, tmp_path: Path) -> None:
+    (tmp_path / "bcc.py").write_text("raise ImportError('No module named bcc')", encoding="utf-8")
+    done = testbed_command("check", env={"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 3
+    assert "cannot import bcc: No module named bcc" in done.stderr
+    assert "apt-get install python3-bpfcc" in done.stderr
+
+
+def test_the_unrelated_bcc_is_recognised(testbed_command: Run, tmp_path: Path) -> None:
+    (tmp_path / "bcc.py").touch()
+    done = testbed_command("check", env={"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 3
+    assert "unrelated PyPI package" in done.stderr
+
+
+def test_doctor_tries_everything(testbed_command: Run) -> None:
+    done = testbed_command("doctor")
+    assert done.returncode == 0, done.stdout
+    assert all(line.startswith("ok ") for line in done.stdout.splitlines())
+    found = json.loads(testbed_command("doctor", "--json").stdout)
+    assert [finding["name"] for finding in found][:3] == ["root", "kernel", "BTF"]
+    assert all(finding["ok"] for finding in found)
+
+
+def test_doctor_says_what_mends_it(testbed_command: Run) -> None:
+    done = testbed_command("doctor", prefix=hiding("mount -t tmpfs none /usr/src"))
+    assert done.returncode == 3
+    assert "FAIL headers" in done.stdout
+    assert "→ apt-get install linux-headers-" in done.stdout
+    assert "–    programs  not tried: it needs headers" in done.stdout
+
+
+def test_doctor_without_root(testbed_command: Run) -> None:
+    done = testbed_command("doctor", prefix=NOBODY)
+    assert done.returncode == 3
+    assert "→ sudo testbed doctor" in done.stdout
+
+
+def test_version_and_help(testbed_command: Run) -> None:
+    assert testbed_command("--version", prefix=NOBODY).stdout == "testbed 0.1.0\n"
+    for arguments in (["--help"], ["check", "--help"], ["doctor", "--help"]):
+        done = testbed_command(*arguments, prefix=NOBODY)
+        assert done.returncode == 0
+        assert "Example" in done.stdout
+
+
+def test_a_persons_own_pytest_settings_do_not_reach_a_check(testbed_command: Run) -> None:
+    done = testbed_command("check", "-k", "enrols", env={"PYTEST_ADDOPTS": "--no-such-option"})
+    assert done.returncode == 0, done.stderr
