@@ -33,11 +33,11 @@ class Reaped:
 
 
 @contextmanager
-def owned_cgroup(root: CgroupRoot, registry: Path = REGISTRY) -> Iterator[Path]:
+def owned_cgroup(root: CgroupRoot, registry: Path | None = None) -> Iterator[Path]:
     """Makes a top-level cgroup for this process alone; removes it at the end. Yields its path."""
     name = f"sockops-testbed-{secrets.token_hex(8)}"
     with ExitStack() as stack:
-        _register(name, registry, stack)
+        _register(name, registry or REGISTRY, stack)
         make_cgroup(root.path / name, stack)
         yield root.path / name
 
@@ -62,10 +62,10 @@ def _register(name: str, registry: Path, stack: ExitStack) -> None:
     stack.callback(record.unlink, missing_ok=True)
 
 
-def reap(root: CgroupRoot, registry: Path = REGISTRY) -> list[Reaped]:
+def reap(root: CgroupRoot, registry: Path | None = None) -> list[Reaped]:
     """Removes what dead sessions left; what a living one owns is not touched."""
     reaped = []
-    for record in sorted(registry.glob("*.json")) if registry.is_dir() else ():
+    for record in sorted((registry or REGISTRY).glob("*.json")):
         try:
             fd = os.open(record, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:

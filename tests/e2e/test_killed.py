@@ -1,0 +1,174 @@
+"""A run that is killed leaves nothing but its cgroup, and gc removes that."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from testbed.errors import MachineError
+from testbed.kernel.cgroup import cgroup_root
+from testbed.kernel.ownership import REGISTRY, owned_cgroup, reap
+from testbed.lab.wait import eventually
+from tests.conftest import ROOT, Run
+from tests.machine import belongings, cgroups_of, difference, picture
+
+# Other workers come and go: then only what is known to be the run's own can be asked for.
+ALONE = "PYTEST_XDIST_WORKER" not in os.environ
+
+
+@pytest.fixture
+def check() -> Iterator[subprocess.Popen[bytes]]:
+    """A check that runs, for a while at least."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "testbed", "check"],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        yield process
+        process.kill()
+
+
+def is_mapped(pid: int, what: str) -> bool:
+    return what in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8")
+
+
+def lab_number(pid: int) -> int:
+    names = [path.name for path in cgroups_of(pid) if path.name.startswith("lab-")]
+    return max((int(name.removeprefix("lab-")) for name in names), default=0)
+
+
+# Five moments of a run, each by what can be seen of it from outside.
+MOMENTS: dict[str, Callable[[int], bool]] = {
+    "the cgroup is made": lambda pid: bool(cgroups_of(pid)),
+    "the first lab is made": lambda pid: lab_number(pid) >= 1,
+    "bcc compiles": lambda pid: is_mapped(pid, "libbcc"),
+    "the scenarios have begun": lambda pid: lab_number(pid) >= 2,
+    "many scenarios have run": lambda pid: lab_number(pid) >= 60,
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_nothing_is_left(
+    check: subprocess.Popen[bytes], testbed_command: Run, moment: str, number: signal.Signals
+) -> None:
+    before = picture()
+    eventually(lambda: MOMENTS[moment](check.pid), awaited=moment, deadline=20)
+    check.send_signal(signal.SIGSTOP)
+    assert check.poll() is None, "it had ended before"
+    held = belongings(check.pid)
+    check.send_signal(number)
+    check.send_signal(signal.SIGCONT)
+    check.wait()
+    done = testbed_command("gc")
+    assert done.returncode == 0, done.stderr
+
+    def left() -> set[str]:
+        after = picture()
+        new = set().union(*difference(before, after).values())
+        return new if ALONE else new & held
+
+    # the kernel frees programs and namespaces in its own time
+    eventually(lambda: not left(), awaited=lambda: f"nothing left of the run, but there is: {left()}", deadline=10)
+
+
+@pytest.mark.skipif(not ALONE, reason="other workers' labs come and go meanwhile: run without -n")
+def test_a_run_that_ends_leaves_nothing(testbed_command: Run) -> None:
+    before = picture()
+    assert testbed_command("check", "-k", "enrols").returncode == 0
+    eventually(
+        lambda: not difference(before, picture()),
+        awaited=lambda: f"nothing left, but there is: {difference(before, picture())}",
+        deadline=10,
+    )
+
+
+def test_gc_leaves_the_living_alone(testbed_command: Run) -> None:
+    with cgroup_root() as root, owned_cgroup(root) as mine:
+        done = testbed_command("gc")
+        assert done.returncode == 0
+        assert mine.is_dir()
+        assert mine.name not in done.stdout
+
+
+def test_gc_leaves_foreign_cgroups_alone(testbed_command: Run) -> None:
+    """Never by the look of a name: this one is called like ours, and nothing says that it is."""
+    with cgroup_root() as root:
+        foreign = root.path / "sockops-testbed-0123456789abcdef"
+        foreign.mkdir()
+        try:
+            assert testbed_command("gc").returncode == 0
+            assert foreign.is_dir()
+        finally:
+            foreign.rmdir()
+
+
+def test_gc_says_what_it_removed(tmp_path: Path) -> None:
+    """With records of its own: another run that starts meanwhile would reap this one first."""
+    environment = {**os.environ, "REGISTRY": str(tmp_path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", LEAVE_A_PROCESS], cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment
+    ) as dead:
+        assert dead.stdout is not None
+        name = dead.stdout.readline().strip()
+        dead.kill()
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", GC], cwd=ROOT, capture_output=True, text=True, check=True, env=environment
+        ).stdout
+        for _ in range(2)
+    ]
+    assert outputs == [
+        f"removed the cgroup {name}, with 1 processes that were still in it\n",
+        "nothing was left behind\n",
+    ]
+
+
+USE_REGISTRY = """
+import os, pathlib
+import testbed.kernel.ownership as ownership
+ownership.REGISTRY = pathlib.Path(os.environ["REGISTRY"])
+"""
+GC = f"""{USE_REGISTRY}
+import sys
+from testbed.__main__ import main
+sys.argv[1:] = ["gc"]
+main()
+"""
+LEAVE_A_PROCESS = f"""{USE_REGISTRY}
+import signal
+from testbed.kernel.cgroup import cgroup_root
+from testbed.kernel.ownership import owned_cgroup
+from testbed.kernel.syscalls import clone_into
+with cgroup_root() as root, owned_cgroup(root) as path:
+    fd = os.open(path, os.O_RDONLY)
+    pid, _ = clone_into(fd, new_netns=False)
+    if pid == 0:
+        os.execvp("sleep", ["sleep", "1000"])
+    print(path.name, flush=True)
+    signal.pause()
+"""
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"cgroup": 1}', '{"cgroup": "../../etc"}', '{"cgroup": "x"}'])
+def test_a_record_that_is_not_ours_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.json").write_text(text, encoding="utf-8")
+    with cgroup_root() as root, pytest.raises(MachineError, match="not a record of ours"):
+        reap(root, tmp_path)
+    assert (tmp_path / "x.json").exists()
+
+
+def test_the_next_run_reaps(testbed_command: Run, check: subprocess.Popen[bytes]) -> None:
+    eventually(lambda: cgroups_of(check.pid), awaited="the cgroup of the run", deadline=20)
+    (record,) = [path for path in REGISTRY.glob("*.json") if str(check.pid) in path.read_text(encoding="utf-8")]
+    check.kill()
+    check.wait()
+    assert testbed_command("check", "-k", "enrols").returncode == 0
+    assert not record.exists()

@@ -1,0 +1,103 @@
+"""A picture of the machine: everything that the testbed could leave behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from testbed.kernel.cgroup import cgroup_root
+from testbed.kernel.ownership import REGISTRY
+
+
+def _bpftool(what: str) -> set[str]:
+    done = subprocess.run(
+        ["bpftool", "--json", what, "show"],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return {f"{what} {each['id']}" for each in found}
+
+
+def _namespaces() -> set[str]:
+    """Network namespaces by the processes that are in them."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            found.add(f"netns {(process / 'ns/net').readlink()}")
+        except OSError:
+            continue  # gone meanwhile
+    return found
+
+
+def _processes() -> set[str]:
+    """Those of the testbed, not the tests'; the dead that nobody has waited for do not count."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if "testbed" in words and int(process.name) != os.getpid() and "pytest" not in words:
+            found.add(f"process {process.name}")
+    return found
+
+
+_HELD = {"prog_id": "prog", "map_id": "map", "link_id": "link"}
+
+
+def belongings(pid: int) -> set[str]:
+    """What a (stopped) run holds: by its descriptors, and by its cgroups and who is in them."""
+    found = {f"process {pid}"}
+    for info in Path(f"/proc/{pid}/fdinfo").iterdir():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition(":")
+            if key in _HELD:
+                found.add(f"{_HELD[key]} {value.strip()}")
+        target = str(Path(f"/proc/{pid}/fd/{info.name}").readlink())
+        if target.startswith("net:["):
+            found.add(f"netns {target}")
+    for path in cgroups_of(pid):
+        found.add(f"cgroup {path}")
+        found.update(f"process {each}" for each in (path / "cgroup.procs").read_text().split())
+    return found
+
+
+def cgroups_of(pid: int) -> list[Path]:
+    """The cgroups that a living run has registered, and all below."""
+    for record in REGISTRY.glob("*.json"):
+        try:
+            owner = json.loads(record.read_text(encoding="utf-8"))["pid"]
+        except FileNotFoundError:
+            continue
+        if owner == pid:
+            with cgroup_root() as root:
+                return [Path(path) for path, _, _ in os.walk(root.path / record.stem)]
+    return []
+
+
+def picture() -> dict[str, set[str]]:
+    """What there is now, by kind."""
+    with cgroup_root() as root:
+        cgroups = {f"cgroup {path}" for path, _, _ in os.walk(root.path)}
+    return {
+        "programs": _bpftool("prog"),
+        "maps": _bpftool("map"),
+        "links": _bpftool("link"),
+        "cgroups": cgroups,
+        "mounts": set(Path("/proc/mounts").read_text(encoding="utf-8").splitlines()),
+        "interfaces": {path.name for path in Path("/sys/class/net").iterdir()},
+        "named namespaces": {path.name for path in Path("/run/netns").glob("*")},
+        "namespaces": _namespaces(),
+        "processes": _processes(),
+        "records": {path.name for path in REGISTRY.glob("*")},
+    }
+
+
+def difference(before: dict[str, set[str]], after: dict[str, set[str]]) -> dict[str, set[str]]:
+    """What has come, by kind; nothing where nothing has."""
+    return {kind: new for kind in before if (new := after[kind] - before[kind])}
