@@ -102,7 +102,9 @@ def run_check(request: Request, console: Console) -> ExitCode:
     _raise_problems(request, collector, code)
     if request.list_only:
         for nodeid, about in collector.items:
-            console.print(f"{short_name(nodeid)}  {about.title}", markup=False, highlight=False, soft_wrap=True)
+            console.print(
+                f"{short_name(nodeid)}  {about.title}", markup=False, highlight=False, soft_wrap=True
+            )
         return ExitCode.PASSED
     results = in_order(collector.results)
     console.print(verdict_table(results, families))
@@ -115,14 +117,14 @@ def run_check(request: Request, console: Console) -> ExitCode:
 
 def _facts() -> str:
     uname = platform.uname()
-    return f"testbed {testbed.__version__} · the reference in bpf/, by bcc · Linux {uname.release} {uname.machine}"
+    machine = f"Linux {uname.release} {uname.machine}"
+    return f"testbed {testbed.__version__} · the reference in bpf/, by bcc · {machine}"
 
 
 def _raise_problems(request: Request, collector: Collector, code: int) -> None:
     """Whatever kept the scenarios from running. A scenario's failure is none of it."""
     if collector.fatal is not None:
-        _, text = collector.fatal
-        raise CannotRun(text)
+        raise collector.fatal
     if collector.collection_errors:
         raise MachineError(
             "collect the scenarios", "they cannot be imported", "", "\n".join(collector.collection_errors)
@@ -139,13 +141,3 @@ def _raise_problems(request: Request, collector: Collector, code: int) -> None:
         raise UsageError(f"read -k {request.expression!r}", "it is no expression (see the line above)")
     if code == pytest.ExitCode.INTERNAL_ERROR:
         raise MachineError("run the scenarios", "pytest failed within itself", "please report it")
-
-
-class CannotRun(MachineError):
-    """An error that a scenario's set-up met, its text complete already."""
-
-    def __str__(self) -> str:
-        return self.what
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text, "")

@@ -198,7 +198,9 @@ def print_findings(findings: list[Finding], console: Console) -> None:
     for finding in findings:
         word, style = _WORDS[finding.ok]
         first, *rest = finding.detail.splitlines() or [""]
-        console.print(Text(f"{word:<5}", style=style) + Text(f"{finding.name:<10}{first}", style=""), soft_wrap=True)
+        console.print(
+            Text(f"{word:<5}", style=style) + Text(f"{finding.name:<10}{first}", style=""), soft_wrap=True
+        )
         for line in rest:
             console.print(Text(f"{'':<15}{line}"), soft_wrap=True)
         if finding.fix:

@@ -14,6 +14,7 @@ Fixtures, each made once a test except where said:
 # pytest, also those that have nothing to do with the testbed.
 from __future__ import annotations
 
+import json
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from testbed.observe.tap import Tap, TapProgram
 
 FAMILIES = ("v4", "v6", "mapped")
-SETUP_ERROR = "testbed_setup_error"  # a report's user property: the exit code that it means
+SETUP_ERROR = "testbed_setup_error"  # a report's user property: a `TestbedError` as JSON
 
 
 def parse_families(text: str) -> tuple[str, ...]:
@@ -77,7 +78,7 @@ def pytest_runtest_makereport(
     error = call.excinfo.value if call.excinfo is not None else None
     if report.when == "setup" and isinstance(error, TestbedError):
         report.longrepr = str(error)
-        report.user_properties.append((SETUP_ERROR, int(error.exit_code)))
+        report.user_properties.append((SETUP_ERROR, json.dumps([error.exit_code, *error.args])))
     elif report.failed and error is not None:
         tap = getattr(item, "funcargs", {}).get("tap")
         if tap is not None and "callbacks that fired" not in str(error):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from testbed.bpf.diagnostics import captured_stderr, compiler_digest, verifier_digest
+from testbed.bpf.diagnostics import Captured, captured_stderr, compiler_digest, verifier_digest
 from testbed.bpf.headers import Headers, find_headers
 from testbed.bpf.kinds import ProgramKind
 from testbed.bpf.maps import Map
@@ -138,44 +138,49 @@ def load(source_set: SourceSet) -> ProgramSet:
 
 
 def _compile(bcc: Any, source_set: SourceSet, text: str, headers: Headers) -> tuple[Any, str]:
-    flags = ["-DTESTBED_BCC", "-Werror=implicit-function-declaration", *(f"-D{define}" for define in source_set.defines), *headers.flags]
-    with captured_stderr() as said, _kernel_source(headers):
-        try:
+    flags = [
+        "-DTESTBED_BCC",
+        "-Werror=implicit-function-declaration",
+        *(f"-D{define}" for define in source_set.defines),
+        *headers.flags,
+    ]
+    said = Captured()
+    try:
+        with captured_stderr(said), _kernel_source(headers):
             module = bcc.BPF(text=text.encode(), cflags=flags, debug=_DEBUG_BTF)
-        except Exception as error:
-            if type(error) is not Exception:  # bcc raises nothing narrower; the rest is not its word
-                raise
-            failure = error
-        else:
-            failure = None
-    if failure is None:
-        return module, said.text
-    output = said.text or str(failure)
-    digest = compiler_digest(output)
-    raise ProgramError(
-        f"compile {source_set.name} with bcc",
-        digest.reason,
-        f"mend that line; all of the output is in {save_log(f'compile-{source_set.name}', output)}",
-        digest.lines,
-    ) from failure
+    except Exception as error:
+        _reraise_unless_of_bcc(error)
+        output = said.text or str(error)
+        digest = compiler_digest(output)
+        raise ProgramError(
+            f"compile {source_set.name} with bcc",
+            digest.reason,
+            f"mend that line; all of the output is in {save_log(f'compile-{source_set.name}', output)}",
+            digest.lines,
+        ) from error
+    return module, said.text
 
 
 def _load_program(module: Any, source_set: SourceSet, name: str, kind: ProgramKind) -> int:
-    with captured_stderr() as said:
-        try:
+    said = Captured()
+    try:
+        with captured_stderr(said):
             return int(module.load_func(name.encode(), kind.prog_type, attach_type=kind.attach_type).fd)
-        except Exception as error:
-            if type(error) is not Exception:  # bcc raises nothing narrower; the rest is not its word
-                raise
-            failure = error
-    digest = verifier_digest(said.text, source_set.files())
-    reason = str(failure).rpartition(": ")[2]
-    raise ProgramError(
-        f"load {name} ({kind.section})",
-        f"{reason}: {digest.reason}",
-        f"the whole log is in {save_log(f'verifier-{name}', said.text)}",
-        digest.lines,
-    ) from failure
+    except Exception as error:
+        _reraise_unless_of_bcc(error)
+        digest = verifier_digest(said.text, source_set.files())
+        raise ProgramError(
+            f"load {name} ({kind.section})",
+            f"{str(error).rpartition(': ')[2]}: {digest.reason}",
+            f"the whole log is in {save_log(f'verifier-{name}', said.text)}",
+            digest.lines,
+        ) from error
+
+
+def _reraise_unless_of_bcc(error: Exception) -> None:
+    """bcc raises nothing narrower than `Exception` itself; what is narrower is not its word."""
+    if type(error) is not Exception:
+        raise error
 
 
 def _map_fd(bcc: Any, module: Any, name: str) -> int:
@@ -184,5 +189,3 @@ def _map_fd(bcc: Any, module: Any, name: str) -> int:
     if fd < 0:
         raise ProgramError(f"find the map {name}", "the sources do not define it")
     return fd
-
-

@@ -22,15 +22,17 @@ class Captured:
 
 
 @contextmanager
-def captured_stderr() -> Iterator[Captured]:
-    """Takes descriptor 2 itself: bcc's C++ and libbpf write there, not to ``sys.stderr``."""
-    captured = Captured()
+def captured_stderr(captured: Captured) -> Iterator[None]:
+    """Takes descriptor 2 itself: bcc's C++ and libbpf write there, not to ``sys.stderr``.
+
+    The text is in ``captured`` afterwards, also when an exception passes.
+    """
     sink = os.memfd_create("stderr", os.MFD_CLOEXEC)
     saved = os.dup(2)
     try:
         os.dup2(sink, 2)
         try:
-            yield captured
+            yield
         finally:
             os.dup2(saved, 2)
             captured.text = os.pread(sink, os.fstat(sink).st_size, 0).decode(errors="backslashreplace")

@@ -15,7 +15,8 @@ from pathlib import Path
 from testbed.errors import MachineError
 
 _RUNNING = Path("/lib/modules") / os.uname().release / "build"
-_ARCHITECTURES = {"x86_64": "x86", "aarch64": "arm64"}
+_ARCHITECTURES = {"x86_64": "x86", "aarch64": "arm64"}  # the kernel's names
+_DEBIAN_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,14 @@ def find_headers(sources: Path = Path("/usr/src")) -> Headers:
     raise MachineError(
         "find kernel headers for bcc",
         f"neither {_RUNNING} nor {sources}/linux-headers-* has them for {arch}",
-        f"apt-get install {'linux-headers-generic' if _is_ubuntu() else f'linux-headers-{_debian_arch(machine)}'}"
-        "  (any version will do)",
+        f"apt-get install {_headers_package(machine)}  (any version will do)",
     )
 
 
-def _debian_arch(machine: str) -> str:
-    return {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
+def _headers_package(machine: str) -> str:
+    if _is_ubuntu():
+        return "linux-headers-generic"
+    return f"linux-headers-{_DEBIAN_ARCHITECTURES.get(machine, machine)}"
 
 
 def _is_ubuntu() -> bool:

@@ -41,7 +41,7 @@ class Map:
         """Removes a key; returns whether it was there."""
         return libbpf.map_delete(self.fd, self._key(key))
 
-    def keys(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[bytes]:
         """The keys, as the kernel walks them; do not change the map meanwhile."""
         key = libbpf.map_next_key(self.fd, None, self.key_size)
         while key is not None:
@@ -50,5 +50,5 @@ class Map:
 
     def clear(self) -> None:
         """Removes every key."""
-        for key in list(self.keys()):
+        for key in list(self):
             self.delete(key)

@@ -149,7 +149,7 @@ def _execute(write_end: int, stdio: list[int], argv: list[str], env: dict[str, s
         for target, fd in enumerate(stdio):
             os.dup2(fd, target)
         os.chdir(cwd)
-        os.execvpe(argv[0], argv, env)
+        os.execvpe(argv[0], argv, env)  # noqa: S606 (a list of words; no shell)
     except OSError as error:
         os.write(write_end, str(error.errno).encode())
     finally:
@@ -169,7 +169,9 @@ def _be_broker(control: socket.socket, sysctls: dict[str, str]) -> None:
     _serve(control, {"socket": _make_socket, "sysctl": _write_sysctl, "spawn": _spawn})
 
 
-def _fork_broker(spawner: socket.socket, fds: list[int], sysctls: dict[str, str]) -> tuple[list[object], list[int]]:
+def _fork_broker(
+    spawner: socket.socket, fds: list[int], sysctls: dict[str, str]
+) -> tuple[list[object], list[int]]:
     cgroup, control_fd = fds
     pid, pidfd = clone_into(cgroup, new_netns=True)
     if pid == 0:

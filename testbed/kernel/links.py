@@ -117,7 +117,10 @@ def _veth_template(end: End, peer: End) -> Message:
 
 
 def veth(end: End, peer: End, peer_netns_fd: int) -> Message:
-    """Makes both ends of a veth, each in its own namespace from the start; the first is up, the other one not yet."""
+    """Makes both ends of a veth, each in its own namespace from the start.
+
+    The first is up, the other one not yet.
+    """
     template = _veth_template(end, peer)
     place = struct.pack("=I", _FD_PLACE)
     return Message(template.what, template.data.replace(place, struct.pack("=I", peer_netns_fd), 1))

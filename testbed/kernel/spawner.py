@@ -19,7 +19,10 @@ from testbed.kernel import broker
 from testbed.kernel.cgroup import await_end
 
 REPLY_DEADLINE_S = 10.0
-_START = "import sys; sys.path.insert(0, sys.argv[1]); from testbed.kernel.broker import main; main(int(sys.argv[2]))"
+_START = (
+    "import sys; sys.path.insert(0, sys.argv[1]); "
+    "from testbed.kernel.broker import main; main(int(sys.argv[2]))"
+)
 
 
 def _pair() -> tuple[Socket, Socket]:
@@ -111,7 +114,8 @@ class Namespace:
     def _await_end(self, pidfd: int) -> None:
         if not await_end(pidfd, time.monotonic() + REPLY_DEADLINE_S):
             raise TestbedError(
-                f"end the broker of {self.name}", f"it lives on {REPLY_DEADLINE_S:.0f} s after its socket closed"
+                f"end the broker of {self.name}",
+                f"it lives on {REPLY_DEADLINE_S:.0f} s after its socket closed",
             )
 
     def close(self) -> None:
@@ -156,11 +160,11 @@ class Spawner:
             undo.pop_all()
         return Namespace(name, control, int(values[0]), pidfd, fds[0])
 
-    def _fork_broker(
-        self, name: str, cgroup_fd: int, theirs: Socket, sysctls: Mapping[str, str]
-    ) -> int:
+    def _fork_broker(self, name: str, cgroup_fd: int, theirs: Socket, sysctls: Mapping[str, str]) -> int:
         try:
-            _, fds = _ask(self._control, "the spawner", ["broker", dict(sysctls)], [cgroup_fd, theirs.fileno()])
+            _, fds = _ask(
+                self._control, "the spawner", ["broker", dict(sysctls)], [cgroup_fd, theirs.fileno()]
+            )
         except OSError as error:
             raise MachineError(
                 f"make the network namespace of {name}",

@@ -79,9 +79,7 @@ def mount_detached(filesystem: str) -> int:
     """
     context = _syscall("fsopen", _SYS_MOUNT["fsopen"], filesystem.encode(), 1)
     try:
-        _syscall(
-            "fsconfig", _SYS_MOUNT["fsconfig"], context, _FSCONFIG_CMD_CREATE, None, None, 0
-        )
+        _syscall("fsconfig", _SYS_MOUNT["fsconfig"], context, _FSCONFIG_CMD_CREATE, None, None, 0)
         return _syscall("fsmount", _SYS_MOUNT["fsmount"], context, 1, 0)
     finally:
         os.close(context)

@@ -51,7 +51,9 @@ class Mesh:
         with ExitStack() as stack:
             program_set.in_use = True
             stack.callback(setattr, program_set, "in_use", False)
-            self.observed = Stream(maps[abi.observe], lambda data: ObserveRecord.decode(data, abi.observe_ports))
+            self.observed = Stream(
+                maps[abi.observe], lambda data: ObserveRecord.decode(data, abi.observe_ports)
+            )
             stack.callback(self.observed.close)
             self.auth_requests = Stream(
                 maps[abi.auth_requests], lambda data: AuthRequest.decode(data, abi.auth_ports)
@@ -103,9 +105,7 @@ class Mesh:
         """Removes a host by a connect to the control address, port 930."""
         self.control_connect(host, family, self.abi.remove_port)
 
-    def control_connect(
-        self, host: Host, family: Family, port: int, address: Address | None = None
-    ) -> None:
+    def control_connect(self, host: Host, family: Family, port: int, address: Address | None = None) -> None:
         """Connects to the control address, or to ``address`` of the same family, and closes at once.
 
         Non-blocking: nobody answers. The program has run when this returns. In the family

@@ -13,6 +13,9 @@ from testbed.kernel.sockdiag import TcpState
 from testbed.kmesh.abi import HOST_ORDER, NETWORK_ORDER, Direction, PortOrder
 from testbed.lab.family import Address, ConnTuple, endpoint
 
+Destination = tuple[Address, int]
+Event = tuple[Direction, TcpState]
+
 TUPLE_SIZE = 36  # struct bpf_sock_tuple
 _TYPE_IPV4, _TYPE_IPV6 = 0, 1
 _OBSERVE = struct.Struct("=I36s20s IIIII QQQ IIIII I")
@@ -55,7 +58,9 @@ def decode_tuple(data: bytes, ports: PortOrder, version: int | None = None) -> C
 
 def _version(kind: int, data: bytes) -> int:
     if kind not in {_TYPE_IPV4, _TYPE_IPV6}:
-        raise MalformedRecord(f"a record has the type {kind}, which is neither IPv4 (0) nor IPv6 (1): {data.hex()}")
+        raise MalformedRecord(
+            f"a record has the type {kind}, which is neither IPv4 (0) nor IPv6 (1): {data.hex()}"
+        )
     return 4 if kind == _TYPE_IPV4 else 6
 
 
@@ -100,7 +105,7 @@ class ObserveRecord:
     """
 
     tuple: ConnTuple
-    orig_dst: tuple[Address, int] | None
+    orig_dst: Destination | None
     direction: Direction
     state: TcpState
     conn_success: bool
@@ -152,7 +157,7 @@ class ObserveRecord:
         return b"".join(parts)
 
     @property
-    def event(self) -> tuple[Direction, TcpState]:
+    def event(self) -> Event:
         """Which of a connection's records it is."""
         return self.direction, self.state
 
@@ -160,11 +165,12 @@ class ObserveRecord:
         asked = f" asked for {endpoint(*self.orig_dst)}" if self.orig_dst else ""
         return (
             f"{self.direction.name}/{self.state.name} {self.tuple}{asked}"
-            f" sent={self.sent_bytes} received={self.received_bytes} duration={self.duration_ns / 1000:.0f} µs"
+            f" sent={self.sent_bytes} received={self.received_bytes}"
+            f" duration={self.duration_ns / 1000:.0f} µs"
         )
 
 
-def _decode_destination(data: bytes, version: int, ports: PortOrder) -> tuple[Address, int] | None:
+def _decode_destination(data: bytes, version: int, ports: PortOrder) -> Destination | None:
     if not any(data):
         return None
     size = 4 if version == 4 else 16
@@ -198,7 +204,7 @@ class Storage:
     via_waypoint: bool = False
     has_encoded: bool = False
     has_set_ip: bool = False
-    asked_for: tuple[Address, int] | None = None
+    asked_for: Destination | None = None
 
     def encode(self, ports: PortOrder = NETWORK_ORDER) -> bytes:
         connection = b""
@@ -219,14 +225,17 @@ class Storage:
 
     @classmethod
     def decode(cls, data: bytes, ports: PortOrder = NETWORK_ORDER) -> Storage:
-        *numbers, connection = _STORAGE.unpack(data)
+        connect_ns, last_report_ns, direction, *flags, connection = _STORAGE.unpack(data)
         decoded = decode_tuple(connection, ports)
         return cls(
-            numbers[0],
-            numbers[1],
-            numbers[2],
-            *(bool(number) for number in numbers[3:]),
-            (decoded.dst, decoded.dport) if any(connection) else None,
+            connect_ns=connect_ns,
+            last_report_ns=last_report_ns,
+            direction=direction,
+            connect_success=bool(flags[0]),
+            via_waypoint=bool(flags[1]),
+            has_encoded=bool(flags[2]),
+            has_set_ip=bool(flags[3]),
+            asked_for=(decoded.dst, decoded.dport) if any(connection) else None,
         )
 
 

@@ -37,7 +37,7 @@ class ManagedSet(MutableSet[Address]):
         return self.value(address) == 0
 
     def __iter__(self) -> Iterator[Address]:
-        addresses = [decode_address_key(key) for key in self._map.keys()]
+        addresses = [decode_address_key(key) for key in self._map]
         return iter([address for address in addresses if address in self])
 
     def __len__(self) -> int:
@@ -87,10 +87,10 @@ class VerdictMap(MutableMapping[ConnTuple, Verdict]):
             raise KeyError(str(connection))
 
     def __iter__(self) -> Iterator[ConnTuple]:
-        return iter([decode_tuple(key, self._ports) for key in self._map.keys()])
+        return iter([decode_tuple(key, self._ports) for key in self._map])
 
     def __len__(self) -> int:
-        return sum(1 for _ in self._map.keys())
+        return sum(1 for _ in self._map)
 
     def clear(self) -> None:
         self._map.clear()
@@ -142,10 +142,10 @@ class SockhashKeys(Set[ConnTuple]):
         return connection in list(self)
 
     def __iter__(self) -> Iterator[ConnTuple]:
-        return iter([decode_tuple(key, self._ports) for key in self._map.keys()])
+        return iter([decode_tuple(key, self._ports) for key in self._map])
 
     def __len__(self) -> int:
-        return sum(1 for _ in self._map.keys())
+        return sum(1 for _ in self._map)
 
     def clear(self) -> None:
         """Takes every socket out."""

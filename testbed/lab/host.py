@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from socket import (
     AF_INET,
@@ -75,10 +75,8 @@ class Command:
 
     def kill(self) -> int:
         """Kills it and waits; returns -9, or the code that it ended with before."""
-        try:
+        with suppress(ProcessLookupError):
             self.send_signal(signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         return self.wait()
 
     def close(self) -> None:
@@ -155,9 +153,7 @@ class Host:
             raise
         return listener
 
-    def connect(
-        self, address: Address | str, port: int, *, sock: Socket | None = None
-    ) -> Socket:
+    def connect(self, address: Address | str, port: int, *, sock: Socket | None = None) -> Socket:
         """Connects a new socket, or the given one of this host; returns it connected.
 
         `OSError` as from connect(), `TimeoutError` after the usual deadline. A socket that was
@@ -218,7 +214,9 @@ class Host:
             command = self.spawn(argv, env=env, cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr)
             with command:
                 code = command.wait(deadline)
-            texts = [os.pread(fd, os.fstat(fd).st_size, 0).decode(errors="replace") for fd in (stdout, stderr)]
+            texts = [
+                os.pread(fd, os.fstat(fd).st_size, 0).decode(errors="replace") for fd in (stdout, stderr)
+            ]
         done = Completed(tuple(argv), code, *texts)
         if check and code != 0:
             raise CommandFailed(f"{' '.join(argv)} on {self.name} ended with {code}\n{done.stderr}".rstrip())

@@ -70,7 +70,9 @@ class Pair:
             if listener is None:
                 listener = done.enter_context(self.listen())
             client = sock or undo.enter_context(self.client_socket())
-            self.client.connect(self.server.address(self.family.version), listener.getsockname()[1], sock=client)
+            self.client.connect(
+                self.server.address(self.family.version), listener.getsockname()[1], sock=client
+            )
             server, _ = listener.accept()
             undo.callback(server.close)
             server.settimeout(DEADLINE_S)

@@ -47,7 +47,9 @@ class Topology(_Model):
         seen: dict[object, str] = {}
         for end in self.ends():
             if end.host not in self.hosts:
-                raise ValueError(f"a link ends at {end.host}, which is no host (hosts: {', '.join(self.hosts)})")
+                raise ValueError(
+                    f"a link ends at {end.host}, which is no host (hosts: {', '.join(self.hosts)})"
+                )
             for interface in end.addresses:
                 if interface.ip in seen:
                     raise ValueError(f"{interface.ip} is given twice: to {seen[interface.ip]} and {end.host}")
@@ -87,8 +89,10 @@ def load_topology(name_or_path: str | Path) -> Topology:
         return Topology.model_validate(content)
     except ValidationError as error:
         raise UsageError(
-            what, f"{error.error_count()} mistakes" if error.error_count() > 1 else "a mistake",
-            "docs/topologies.md lists every field", _mistakes(error),
+            what,
+            f"{error.error_count()} mistakes" if error.error_count() > 1 else "a mistake",
+            "docs/topologies.md lists every field",
+            _mistakes(error),
         ) from error
 
 

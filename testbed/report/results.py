@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from testbed.errors import ExitCode
+from testbed.errors import ExitCode, TestbedError
 from testbed.pytest_plugin import SETUP_ERROR
 from testbed.report.about import About, about, sent_along
+
 
 @dataclass(frozen=True)
 class Result:
@@ -30,7 +32,7 @@ class Collector:
         self.results: dict[str, Result] = {}
         self.items: list[tuple[str, About]] = []
         self.collection_errors: list[str] = []
-        self.fatal: tuple[ExitCode, str] | None = None
+        self.fatal: TestbedError | None = None
         self._session: pytest.Session | None = None
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
@@ -53,7 +55,9 @@ class Collector:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         properties = dict(report.user_properties)
         if SETUP_ERROR in properties and self.fatal is None:
-            self.fatal = (ExitCode(int(str(properties[SETUP_ERROR]))), _text(report))
+            code, *words = json.loads(str(properties[SETUP_ERROR]))
+            self.fatal = TestbedError(*words)
+            self.fatal.exit_code = ExitCode(code)
             assert self._session is not None, "reports come within a session"
             self._session.shouldstop = "nothing can be run"
         outcome: str = report.outcome

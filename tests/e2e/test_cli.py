@@ -143,7 +143,10 @@ def test_no_cgroup_v2_at_all(testbed_command: Run) -> None:
     drop = 'exec setpriv --bounding-set -sys_admin --inh-caps -sys_admin "$@"'
     done = testbed_command("check", prefix=(*HIDE, f"{UNMOUNT_CGROUP2} && {drop}", "sh"))
     assert done.returncode == 3
-    assert "cannot find cgroup v2: it is mounted nowhere, and mounting it privately fails with EPERM" in done.stderr
+    assert (
+        "cannot find cgroup v2: it is mounted nowhere, and mounting it privately fails with EPERM"
+        in done.stderr
+    )
 
 
 def test_without_bcc(testbed_command: Run, tmp_path: Path) -> None:

@@ -76,7 +76,9 @@ def test_nothing_is_left(
         return new if ALONE else new & held
 
     # the kernel frees programs and namespaces in its own time
-    eventually(lambda: not left(), awaited=lambda: f"nothing left of the run, but there is: {left()}", deadline=10)
+    eventually(
+        lambda: not left(), awaited=lambda: f"nothing left of the run, but there is: {left()}", deadline=10
+    )
 
 
 @pytest.mark.skipif(not ALONE, reason="other workers' labs come and go meanwhile: run without -n")
@@ -157,7 +159,9 @@ with cgroup_root() as root, owned_cgroup(root) as path:
 """
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"cgroup": 1}', '{"cgroup": "../../etc"}', '{"cgroup": "x"}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"cgroup": 1}', '{"cgroup": "../../etc"}', '{"cgroup": "x"}']
+)
 def test_a_record_that_is_not_ours_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.json").write_text(text, encoding="utf-8")
     with cgroup_root() as root, pytest.raises(MachineError, match="not a record of ours"):
@@ -167,7 +171,9 @@ def test_a_record_that_is_not_ours_is_refused(tmp_path: Path, text: str) -> None
 
 def test_the_next_run_reaps(testbed_command: Run, check: subprocess.Popen[bytes]) -> None:
     eventually(lambda: cgroups_of(check.pid), awaited="the cgroup of the run", deadline=20)
-    (record,) = [path for path in REGISTRY.glob("*.json") if str(check.pid) in path.read_text(encoding="utf-8")]
+    (record,) = [
+        path for path in REGISTRY.glob("*.json") if str(check.pid) in path.read_text(encoding="utf-8")
+    ]
     check.kill()
     check.wait()
     assert testbed_command("check", "-k", "enrols").returncode == 0

@@ -68,7 +68,9 @@ def test_no_copy_of_a_socket_is_left(pair: Pair) -> None:
     for _ in range(50):
         connection = pair.connect()
         connection.client.close()
-        (found,) = [sock for sock in pair.server.tcp_sockets() if sock.inode and sock.state is not TcpState.LISTEN]
+        (found,) = [
+            sock for sock in pair.server.tcp_sockets() if sock.inode and sock.state is not TcpState.LISTEN
+        ]
         assert found.state is TcpState.CLOSE_WAIT
         connection.server.close()
 
@@ -83,7 +85,7 @@ def wire(lab: Lab) -> Iterator[socket.socket]:
 
 
 def captured(sock: socket.socket) -> list[Packet]:
-    packets = []
+    packets: list[Packet] = []
     try:
         while True:
             packets.append(Ether(sock.recv(65536)))
@@ -207,7 +209,11 @@ def test_settle_says_what_moves(pair: Pair) -> None:
 
 
 def test_a_second_connection_on_one_listener(pair: Pair) -> None:
-    with pair.listen() as listener, pair.connect(listener=listener) as one, pair.connect(listener=listener) as two:
+    with (
+        pair.listen() as listener,
+        pair.connect(listener=listener) as one,
+        pair.connect(listener=listener) as two,
+    ):
         assert one.tuple != two.tuple
         assert one.tuple.dport == two.tuple.dport
 

@@ -24,12 +24,12 @@ A, B = ipaddress.ip_address("10.0.0.1"), ipaddress.ip_address("fd00::1")
 
 def test_managed_is_a_set(mesh: Mesh) -> None:
     mesh.managed |= {A, B}
-    assert mesh.managed == {A, B}
+    assert set(mesh.managed) == {A, B}
     mesh.managed.remove(A)
     assert set(mesh.managed) == {B}
     with pytest.raises(KeyError):
         mesh.managed.remove(A)
-    assert "10.0.0.1" not in mesh.managed  # type: ignore[comparison-overlap]
+    assert "10.0.0.1" not in mesh.managed
 
 
 def test_verdicts_are_a_mapping(mesh: Mesh) -> None:
@@ -39,7 +39,7 @@ def test_verdicts_are_a_mapping(mesh: Mesh) -> None:
     assert mesh.verdicts == {one: Verdict.DENY, two: Verdict.ALLOW}
     del mesh.verdicts[one]
     assert one not in mesh.verdicts
-    with pytest.raises(KeyError, match="10.0.0.1:1"):
+    with pytest.raises(KeyError, match=r"10\.0\.0\.1:1"):
         del mesh.verdicts[one]
 
 
@@ -95,7 +95,7 @@ def test_a_mesh_starts_empty(program_set: ProgramSet, lab: Lab) -> None:
 def test_one_lab_at_a_time(mesh: Mesh, program_set: ProgramSet, lab: Lab) -> None:
     with pytest.raises(UsageError, match="at work in another lab"):
         Mesh(program_set, lab)
-    assert mesh.managed == set()
+    assert not mesh.managed
 
 
 def test_a_closed_mesh_sees_nothing(program_set: ProgramSet, pair: Pair) -> None:
@@ -130,9 +130,9 @@ def test_outbound_without_storage_is_logged(program_set: ProgramSet, pair: Pair)
 def test_addresses_of_the_other_side(pair: Pair, mesh: Mesh, tap: Tap) -> None:
     """manage() and unmanage() take hosts and addresses alike."""
     mesh.manage(pair.client, pair.server.address(4))
-    assert mesh.managed == {*pair.client.addresses, pair.server.address(4)}
+    assert set(mesh.managed) == {*pair.client.addresses, pair.server.address(4)}
     mesh.unmanage(pair.client)
-    assert mesh.managed == {pair.server.address(4)}
+    assert set(mesh.managed) == {pair.server.address(4)}
     assert len(tap) == 0
 
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-TEN_LINES = '''\
+TEN_LINES = """\
 from testbed.kmesh.abi import Verdict
 
 def test_close_clears_the_verdict(pair, mesh):
@@ -15,7 +15,7 @@ def test_close_clears_the_verdict(pair, mesh):
         mesh.verdicts[conn.tuple] = Verdict.DENY
         conn.close()
         mesh.eventually(lambda: conn.tuple not in mesh.verdicts)
-'''
+"""
 
 
 def pytest_in(folder: Path, text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -37,10 +37,15 @@ def test_ten_lines_in_a_fresh_file(tmp_path: Path) -> None:
 
 
 def test_a_failure_names_what_was_awaited_seen_and_fired(tmp_path: Path) -> None:
-    text = TEN_LINES.replace("conn.close()", "pass").replace("in mesh.verdicts)", "in mesh.verdicts, deadline=0.05)")
+    text = TEN_LINES.replace("conn.close()", "pass").replace(
+        "in mesh.verdicts)", "in mesh.verdicts, deadline=0.05)"
+    )
     done = pytest_in(tmp_path, text, "--family", "v6")
     assert done.returncode == 1
-    assert "awaited for 0.05 s: mesh.eventually(lambda: conn.tuple not in mesh.verdicts, deadline=0.05)" in done.stdout
+    assert (
+        "awaited for 0.05 s: mesh.eventually(lambda: conn.tuple not in mesh.verdicts, deadline=0.05)"
+        in done.stdout
+    )
     assert "conn = <Connection [fd77::1]:" in done.stdout
     assert ": DENY}" in done.stdout
     assert "server   PASSIVE_ESTABLISHED [fd77::2]:" in done.stdout

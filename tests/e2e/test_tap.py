@@ -54,9 +54,13 @@ def test_times_ascend_and_the_story_has_a_line_each(pair: Pair, tap: Tap) -> Non
 
 def test_another_labs_callbacks_are_not_mine(bench: Bench, tap_program: TapProgram) -> None:
     topology = load_topology("pair")
-    with Lab(bench, topology) as mine, Lab(bench, topology) as other, tap_program.tap(mine) as tap:
-        with Pair(other, Family.V6).connect():
-            assert len(tap) == 0
+    with (
+        Lab(bench, topology) as mine,
+        Lab(bench, topology) as other,
+        tap_program.tap(mine) as tap,
+        Pair(other, Family.V6).connect(),
+    ):
+        assert len(tap) == 0
 
 
 def test_a_full_ring_is_an_error(pair: Pair, tap: Tap) -> None:

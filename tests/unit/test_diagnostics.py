@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from testbed.bpf.diagnostics import captured_stderr, compiler_digest, verifier_digest
+from testbed.bpf.diagnostics import Captured, captured_stderr, compiler_digest, verifier_digest
 
 CLANG = """\
 bpf/x.c:1:1: warning: first a warning
@@ -54,7 +54,8 @@ def test_a_verifier_that_said_nothing() -> None:
 
 def test_descriptor_2_is_captured_and_given_back() -> None:
     before = os.fstat(2)
-    with captured_stderr() as said:
+    said = Captured()
+    with captured_stderr(said):
         os.write(2, b"from C\n")
     assert said.text == "from C\n"
     assert os.fstat(2) == before

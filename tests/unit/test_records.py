@@ -53,7 +53,19 @@ def test_managed_keys_both_ways(address: Address, key: bytes) -> None:
 def observe_bytes() -> bytearray:
     """Each field at the contract's offset, each with a value of its own."""
     data = bytearray(128)
-    for offset, value in {0: 0, 60: 11, 64: 12, 68: 1, 72: 2, 76: 7, 104: 6, 108: 15, 112: 16, 116: 17, 120: 18}.items():
+    for offset, value in {
+        0: 0,
+        60: 11,
+        64: 12,
+        68: 1,
+        72: 2,
+        76: 7,
+        104: 6,
+        108: 15,
+        112: 16,
+        116: 17,
+        120: 18,
+    }.items():
         struct.pack_into("<I", data, offset, value)
     for offset, value in {80: 21, 88: 22, 96: 23}.items():
         struct.pack_into("<Q", data, offset, value)
@@ -83,7 +95,9 @@ def test_an_observe_record_in_ipv6() -> None:
     assert record.orig_dst == (B6, 0x51)
 
 
-@pytest.mark.parametrize(("offset", "what"), [(0, "type 9"), (72, "9 is not a valid Direction"), (76, "TcpState")])
+@pytest.mark.parametrize(
+    ("offset", "what"), [(0, "type 9"), (72, "9 is not a valid Direction"), (76, "TcpState")]
+)
 def test_an_observe_record_that_nobody_writes(offset: int, what: str) -> None:
     data = observe_bytes()
     struct.pack_into("<I", data, offset, 9 if offset != 76 else 99)
@@ -117,7 +131,9 @@ def test_storage_both_ways(address: Address) -> None:
 
 def test_waypoint_metadata() -> None:
     assert waypoint_metadata(B4, 80) == bytes.fromhex("01 00000006 0a000002 0050 fe 00000000")
-    assert waypoint_metadata(B6, 80) == bytes.fromhex("01 00000012") + B6.packed + bytes.fromhex("0050 fe 00000000")
+    assert waypoint_metadata(B6, 80) == bytes.fromhex("01 00000012") + B6.packed + bytes.fromhex(
+        "0050 fe 00000000"
+    )
 
 
 def test_mapped_addresses_are_ipv4() -> None:

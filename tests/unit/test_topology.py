@@ -20,7 +20,10 @@ def test_the_pair() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name: x\nhosts: {a: {}}\nlinks: [[{host: a, addresses: []}, {host: b, addresses: []}]]", "b, which is no host"),
+        (
+            "name: x\nhosts: {a: {}}\nlinks: [[{host: a, addresses: []}, {host: b, addresses: []}]]",
+            "b, which is no host",
+        ),
         ("name: x\nhosts: {a: {gateway: b}, b: {}}", "gateway b, to which no link"),
         (
             "name: x\nhosts: {a: {}, b: {}}\n"
@@ -29,7 +32,11 @@ def test_the_pair() -> None:
         ),
         ("name: x\nhosts: {a: {gatway: b}}", r"hosts\.a\.gatway: Extra inputs"),
         ("name: x\nhosts: {'../a': {}}", "should match pattern"),
-        ("name: x\nhosts: {a: {}}\nlinks: [[{host: a, addresses: [10.0.0.300/24]}, {host: a, addresses: []}]]", "IPv4"),
+        (
+            "name: x\nhosts: {a: {}}\n"
+            "links: [[{host: a, addresses: [10.0.0.300/24]}, {host: a, addresses: []}]]",
+            "IPv4",
+        ),
         ("hosts: {}", "name: Field required"),
         ("- 1", "the whole: Input should be"),
         ("a: [", "YAML"),

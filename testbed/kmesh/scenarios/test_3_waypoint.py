@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 
 from testbed.kmesh.mesh import Mesh
 from testbed.kmesh.records import Storage, waypoint_metadata
@@ -23,10 +24,8 @@ def receive(sock: socket.socket, size: int) -> bytes:
     while len(data) < size and (part := sock.recv(size - len(data))):
         data += part
     sock.setblocking(False)
-    try:
+    with suppress(BlockingIOError):
         data += sock.recv(4096)
-    except BlockingIOError:
-        pass
     sock.settimeout(2.0)
     return bytes(data)
 
@@ -121,4 +120,6 @@ def test_a_mapped_client_socket_is_ipv4(pair: Pair, mesh: Mesh) -> None:
             assert set(mesh.sockhash) == {connection.tuple}
             client.sendall(PAYLOAD)
             assert receive(server, len(expected)) == expected
-            assert [record.orig_dst for record in mesh.observed] == [(connection.tuple.dst, connection.tuple.dport)]
+            assert [record.orig_dst for record in mesh.observed] == [
+                (connection.tuple.dst, connection.tuple.dport)
+            ]
