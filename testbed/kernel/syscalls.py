@@ -48,10 +48,16 @@ def clone_into(cgroup_fd: int, new_netns: bool) -> tuple[int, int]:
         "=11Q", flags, ctypes.addressof(pidfd), 0, 0, signal.SIGCHLD, 0, 0, 0, 0, 0, cgroup_fd
     )
     buffer = ctypes.create_string_buffer(arguments, len(arguments))
-    pid = _syscall("clone3", _SYS_CLONE3, buffer, ctypes.c_size_t(len(arguments)))
+    python = ctypes.pythonapi
+    python.PyOS_BeforeFork()
+    pid = int(_libc.syscall(ctypes.c_long(_SYS_CLONE3), buffer, ctypes.c_size_t(len(arguments))))
     if pid == 0:
-        ctypes.pythonapi.PyOS_AfterFork_Child()
+        python.PyOS_AfterFork_Child()
         return 0, -1
+    code = ctypes.get_errno()
+    python.PyOS_AfterFork_Parent()
+    if pid < 0:
+        raise OSError(code, f"clone3: {os.strerror(code)}")
     return pid, pidfd.value
 
 
