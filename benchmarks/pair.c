@@ -37,12 +37,8 @@
 static const char *const sysctls[][2] = {
 	{"net/ipv4/conf/all/rp_filter", "0"},
 	{"net/ipv4/conf/default/rp_filter", "0"},
-	{"net/ipv6/conf/default/accept_dad", "0"},
 	{"net/ipv6/conf/default/accept_ra", "0"},
 	{"net/ipv6/conf/default/addr_gen_mode", "1"},
-	{"net/ipv6/conf/default/dad_transmits", "0"},
-	{"net/ipv6/conf/default/router_solicitations", "0"},
-	{"net/ipv6/conf/default/router_solicitation_delay", "0"},
 };
 
 struct host {

@@ -27,15 +27,18 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from testbed.kernel.syscalls import clone_into, die_with_parent, pidfd_send_signal
+from testbed.kernel.syscalls import CLONE_NEWNET, clone_into, die_with_parent, pidfd_send_signal, unshare
 
-PACKET = 256 * 1024
+PACKET = 64 * 1024
 FDS = 8
 
 
 def send(sock: socket.socket, message: Sequence[object], fds: Sequence[int] = ()) -> None:
-    """Sends one message, with copies of descriptors."""
-    socket.send_fds(sock, [json.dumps(message).encode()], list(fds))
+    """Sends one message, with copies of descriptors. `OSError` (E2BIG) when it is too long."""
+    data = json.dumps(message).encode()
+    if len(data) > PACKET:
+        raise OSError(errno.E2BIG, f"a message of {len(data)} bytes (at most {PACKET})")
+    socket.send_fds(sock, [data], list(fds))
 
 
 def receive(sock: socket.socket) -> tuple[list[Any], list[int]]:
@@ -160,12 +163,16 @@ def _be_broker(control: socket.socket, sysctls: dict[str, str]) -> None:
     die_with_parent()
     with suppress(ConnectionError):
         try:
+            unshare(CLONE_NEWNET)  # here and not in the clone: the next broker is forked meanwhile
             _set_sysctls(sysctls)
-            hand_over(control, [os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)])
+            route = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+            netns = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             send(control, [error.errno, str(error)])
             return
-        send(control, [0, os.getpid()])
+        send(control, [0, os.getpid()], [netns, route.fileno()])
+        route.close()
+        os.close(netns)
     _serve(control, {"socket": _make_socket, "sysctl": _write_sysctl, "spawn": _spawn})
 
 
@@ -173,7 +180,7 @@ def _fork_broker(
     spawner: socket.socket, fds: list[int], sysctls: dict[str, str]
 ) -> tuple[list[object], list[int]]:
     cgroup, control_fd = fds
-    pid, pidfd = clone_into(cgroup, new_netns=True)
+    pid, pidfd = clone_into(cgroup)
     if pid == 0:
         try:
             spawner.close()

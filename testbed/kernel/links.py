@@ -40,17 +40,12 @@ _RT_TABLE_MAIN, _RTPROT_STATIC, _RTN_UNICAST, _RTN_LOCAL = 254, 4, 1, 2
 _FD_PLACE = 0x7E57FD00  # stands for a descriptor in a cached message
 
 # New interfaces of a namespace take these from "default". Link-local addresses are not generated:
-# they are what router solicitations and multicast reports are sent from.
+# they are what router solicitations are sent from. IPv4 settings come from the host otherwise.
 QUIET_SYSCTLS = {
     "net/ipv4/conf/all/rp_filter": "0",
     "net/ipv4/conf/default/rp_filter": "0",
-    "net/ipv6/conf/default/accept_dad": "0",
     "net/ipv6/conf/default/accept_ra": "0",
     "net/ipv6/conf/default/addr_gen_mode": "1",
-    "net/ipv6/conf/default/dad_transmits": "0",
-    "net/ipv6/conf/default/router_solicitations": "0",
-    # Also the bound of a random wait before an address is usable, when its link came up meanwhile.
-    "net/ipv6/conf/default/router_solicitation_delay": "0",
 }
 
 

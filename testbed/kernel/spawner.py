@@ -17,8 +17,11 @@ from typing import Any, Self
 from testbed.errors import MachineError, TestbedError, errno_name
 from testbed.kernel import broker
 from testbed.kernel.cgroup import await_end
+from testbed.kernel.netlink import prepare
 
 REPLY_DEADLINE_S = 10.0
+_NEEDED = "run as root (CAP_SYS_ADMIN and CAP_NET_ADMIN) on Linux 5.10 or later"
+_AT_ONCE = 16  # brokers asked for before an answer is taken: bounded by the sockets' buffers
 _START = (
     "import sys; sys.path.insert(0, sys.argv[1]); "
     "from testbed.kernel.broker import main; main(int(sys.argv[2]))"
@@ -67,15 +70,22 @@ def _ask(
 
 
 class Namespace:
-    """A network namespace with its broker. `netns_fd` keeps it alive; `close` lets go of both."""
+    """A network namespace with its broker. `netns_fd` keeps it alive; `close` lets go of both.
 
-    def __init__(self, name: str, control: Socket, pid: int, pidfd: int, netns_fd: int) -> None:
+    ``route`` is a NETLINK_ROUTE socket of the namespace.
+    """
+
+    def __init__(
+        self, name: str, control: Socket, pid: int, pidfd: int, netns_fd: int, route: Socket
+    ) -> None:
         self.name = name
         self.pid = pid
         self.netns_fd = netns_fd
+        self.route = route
         self._control = control
         self._undo = ExitStack()
         self._undo.callback(os.close, netns_fd)
+        self._undo.callback(route.close)
         self._undo.callback(os.close, pidfd)
         self._undo.callback(self._await_end, pidfd)
         self._undo.callback(control.close)
@@ -123,6 +133,21 @@ class Namespace:
         self._undo.close()
 
 
+def _chunks(names: list[str], size: int) -> list[list[str]]:
+    return [names[start : start + size] for start in range(0, len(names), size)]
+
+
+def _born(name: str, control: Socket, pidfd: int) -> Namespace:
+    (code, *values), fds = _reply(control, f"the broker of {name}")
+    if code:
+        broker.close_all(fds)
+        raise MachineError(
+            f"make the network namespace of {name}", f"{errno_name(code)}: {values[0]}", _NEEDED
+        )
+    netns_fd, route_fd = fds
+    return Namespace(name, control, int(values[0]), pidfd, netns_fd, prepare(Socket(fileno=route_fd)))
+
+
 class Spawner:
     """The small process that every broker is forked from. One a session; a context manager."""
 
@@ -143,35 +168,47 @@ class Spawner:
     def pid(self) -> int:
         return self._process.pid
 
-    def namespace(self, name: str, cgroup_fd: int, sysctls: Mapping[str, str]) -> Namespace:
-        """Makes a network namespace with a broker in the given cgroup, its sysctls set.
+    def namespaces(self, cgroup_fds: Mapping[str, int], sysctls: Mapping[str, str]) -> dict[str, Namespace]:
+        """Makes network namespaces, by name, each with a broker in its cgroup and the sysctls set.
 
-        `MachineError` when the kernel refuses.
+        They are asked for all at once, so that one starts while the next is forked. `MachineError`
+        when the kernel refuses one; then none is left.
         """
         with ExitStack() as undo:
-            control, theirs = _pair()
-            undo.enter_context(control)
-            with theirs:
-                pidfd = self._fork_broker(name, cgroup_fd, theirs, sysctls)
-                undo.callback(os.close, pidfd)
-            (code, *values), fds = _reply(control, f"the broker of {name}")
-            if code:
-                raise MachineError(f"set up the namespace of {name}", str(values[0]), "run `testbed doctor`")
+            made: dict[str, Namespace] = {}
+            for names in _chunks(list(cgroup_fds), _AT_ONCE):
+                controls = {}
+                for name in names:
+                    controls[name] = undo.enter_context(self._request(cgroup_fds[name], sysctls))
+                # all answers are taken before any is acted on, or the next question would get them
+                for name, pidfd in zip(names, self._forked(names, undo), strict=True):
+                    made[name] = _born(name, controls[name], pidfd)
             undo.pop_all()
-        return Namespace(name, control, int(values[0]), pidfd, fds[0])
+        return made
 
-    def _fork_broker(self, name: str, cgroup_fd: int, theirs: Socket, sysctls: Mapping[str, str]) -> int:
-        try:
-            _, fds = _ask(
-                self._control, "the spawner", ["broker", dict(sysctls)], [cgroup_fd, theirs.fileno()]
-            )
-        except OSError as error:
-            raise MachineError(
-                f"make the network namespace of {name}",
-                errno_name(error.errno or 0),
-                "run as root (CAP_SYS_ADMIN and CAP_NET_ADMIN) on Linux 5.7 or later",
-            ) from error
-        return fds[0]
+    def _request(self, cgroup_fd: int, sysctls: Mapping[str, str]) -> Socket:
+        control, theirs = _pair()
+        with theirs:
+            broker.send(self._control, ["broker", dict(sysctls)], [cgroup_fd, theirs.fileno()])
+        return control
+
+    def _forked(self, names: Sequence[str], undo: ExitStack) -> list[int]:
+        refused: MachineError | None = None
+        pidfds = []
+        for name in names:
+            (code, *values), fds = _reply(self._control, "the spawner")
+            for fd in fds:
+                undo.callback(os.close, fd)
+            pidfds += fds
+            if code and refused is None:
+                refused = MachineError(
+                    f"fork the broker of {name}",
+                    f"{errno_name(code)}: {values[0]}",
+                    _NEEDED,
+                )
+        if refused is not None:
+            raise refused
+        return pidfds
 
     def close(self) -> None:
         """Ends the spawner, and with it every broker that is left."""

@@ -35,13 +35,13 @@ def _syscall(name: str, number: int, *arguments: object) -> int:
     return result
 
 
-def clone_into(cgroup_fd: int, new_netns: bool) -> tuple[int, int]:
-    """Forks into a cgroup (Linux 5.7), if asked into a network namespace of its own.
+def clone_into(cgroup_fd: int) -> tuple[int, int]:
+    """Forks into a cgroup (Linux 5.7).
 
     Returns (pid, pidfd) in the parent and (0, -1) in the child. For single-threaded callers only.
     """
     pidfd = ctypes.c_int(-1)
-    flags = CLONE_INTO_CGROUP | CLONE_PIDFD | (CLONE_NEWNET if new_netns else 0)
+    flags = CLONE_INTO_CGROUP | CLONE_PIDFD
     # struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls,
     # set_tid, set_tid_size, cgroup
     arguments = struct.pack(
@@ -59,6 +59,13 @@ def clone_into(cgroup_fd: int, new_netns: bool) -> tuple[int, int]:
     if pid < 0:
         raise OSError(code, f"clone3: {os.strerror(code)}")
     return pid, pidfd.value
+
+
+def unshare(flags: int) -> None:
+    """Leaves shared namespaces for new ones (unshare(2)); Python has it from 3.12 on."""
+    if _libc.unshare(flags) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"unshare: {os.strerror(code)}")
 
 
 def die_with_parent() -> None:

@@ -14,7 +14,6 @@ from socket import (
     IPPROTO_IPV6,
     IPV6_V6ONLY,
     SO_REUSEADDR,
-    SOCK_DGRAM,
     SOCK_RAW,
     SOCK_STREAM,
     SOL_SOCKET,
@@ -108,11 +107,10 @@ class Host:
         return f"<Host {self.name} {' '.join(map(str, self.addresses))}>"
 
     def _netns_cookie(self) -> int | None:
-        with self.socket(AF_INET, SOCK_DGRAM) as probe:
-            try:
-                value = probe.getsockopt(SOL_SOCKET, _SO_NETNS_COOKIE, 8)
-            except OSError:  # ENOPROTOOPT before Linux 5.14
-                return None
+        try:
+            value = self.namespace.route.getsockopt(SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+        except OSError:  # ENOPROTOOPT before Linux 5.14
+            return None
         return int.from_bytes(value, "little")
 
     @property

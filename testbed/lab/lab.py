@@ -10,7 +10,7 @@ from typing import Self, TypeVar
 
 from testbed.kernel.cgroup import make_cgroup
 from testbed.kernel.links import QUIET_SYSCTLS, End, await_ready, bring_up, veth
-from testbed.kernel.netlink import execute, prepare
+from testbed.kernel.netlink import execute
 from testbed.lab.bench import Bench
 from testbed.lab.host import Host
 from testbed.lab.topology import EndSpec, Topology
@@ -36,8 +36,7 @@ class Lab:
             self.observer_fd = make_cgroup(observer, stack)
             self.cgroup_path = observer / "lab"
             self.cgroup_fd = make_cgroup(self.cgroup_path, stack)
-            for name in topology.hosts:
-                self._add_host(bench, name, stack)
+            self._add_hosts(bench, stack)
             self._link_hosts()
             self._undo = stack.pop_all()
 
@@ -48,34 +47,28 @@ class Lab:
         """A host by its name."""
         return self.hosts[name]
 
-    def _add_host(self, bench: Bench, name: str, stack: ExitStack) -> None:
-        cgroup_fd = make_cgroup(self.cgroup_path / name, stack)
-        namespace = bench.spawner.namespace(name, cgroup_fd, QUIET_SYSCTLS)
-        stack.callback(namespace.close)
-        self.hosts[name] = Host(name, namespace, cgroup_fd)
-        stack.callback(self.hosts[name].close)
+    def _add_hosts(self, bench: Bench, stack: ExitStack) -> None:
+        cgroup_fds = {name: make_cgroup(self.cgroup_path / name, stack) for name in self.topology.hosts}
+        namespaces = bench.spawner.namespaces(cgroup_fds, QUIET_SYSCTLS)
+        for name, namespace in namespaces.items():
+            self.hosts[name] = Host(name, namespace, cgroup_fds[name])
+            stack.callback(self.hosts[name].close)
 
     def _link_hosts(self) -> None:
-        with ExitStack() as sockets:
-            netlink = {
-                name: prepare(sockets.enter_context(self._netlink_socket(host)))
-                for name, host in self.hosts.items()
-            }
-            ends: list[tuple[str, End, str, End]] = []
-            for number, (one, other) in enumerate(self.topology.links):
-                end, peer = self._ends(number, one, other)
-                execute(netlink[one.host], [veth(end, peer, self.hosts[other.host].namespace.netns_fd)])
-                ends += [(one.host, end, other.host, peer), (other.host, peer, one.host, end)]
-            for name, end, peer_name, peer in ends:
-                is_gateway = self.topology.hosts[name].gateway == peer_name
-                gateways = [interface.ip for interface in peer.addresses] if is_gateway else []
-                execute(netlink[name], bring_up(end, gateways))
-            for name, end, _, _ in ends:
-                await_ready(netlink[name], end)
+        ends: list[tuple[str, End, str, End]] = []
+        for number, (one, other) in enumerate(self.topology.links):
+            end, peer = self._ends(number, one, other)
+            execute(self._route(one.host), [veth(end, peer, self.hosts[other.host].namespace.netns_fd)])
+            ends += [(one.host, end, other.host, peer), (other.host, peer, one.host, end)]
+        for name, end, peer_name, peer in ends:
+            is_gateway = self.topology.hosts[name].gateway == peer_name
+            gateways = [interface.ip for interface in peer.addresses] if is_gateway else []
+            execute(self._route(name), bring_up(end, gateways))
+        for name, end, _, _ in ends:
+            await_ready(self._route(name), end)
 
-    @staticmethod
-    def _netlink_socket(host: Host) -> socket.socket:
-        return host.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    def _route(self, name: str) -> socket.socket:
+        return self.hosts[name].namespace.route
 
     def _ends(self, number: int, one: EndSpec, other: EndSpec) -> tuple[End, End]:
         """The ends of a link: one MAC for both, an index of its own for each in the whole lab."""

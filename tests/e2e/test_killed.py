@@ -151,7 +151,7 @@ from testbed.kernel.ownership import owned_cgroup
 from testbed.kernel.syscalls import clone_into
 with cgroup_root() as root, owned_cgroup(root) as path:
     fd = os.open(path, os.O_RDONLY)
-    pid, _ = clone_into(fd, new_netns=False)
+    pid, _ = clone_into(fd)
     if pid == 0:
         os.execvp("sleep", ["sleep", "1000"])
     print(path.name, flush=True)
