@@ -51,7 +51,7 @@ class CPair:
 
     def __init__(self, bench: Bench, stack: ExitStack) -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        subprocess.run(  # noqa: S603
+        subprocess.run(
             ["clang", "-O2", "-o", folder / "pair", HERE / "pair.c"],  # noqa: S607
             check=True,
         )
