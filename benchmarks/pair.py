@@ -1,6 +1,6 @@
 """How long a ready pair of hosts takes: this testbed, a C program that does the same, `ip` commands.
 
-usage: sudo .venv/bin/python benchmarks/pair.py [--runs N] [--json FILE]
+usage: sudo .venv/bin/python -m benchmarks.pair [--runs N] [--json FILE]
 
 Everything is measured in turn in one run, so that a machine that slows down slows all of it. Times
 are wall times in milliseconds; ratios are of medians.

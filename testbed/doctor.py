@@ -14,8 +14,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from testbed.bpf.features import BTF, kernel_btf
 from testbed.errors import MachineError, TestbedError, WaitExpired, errno_name
-from testbed.kernel.features import BTF, kernel_btf
 
 OLDEST_KERNEL = (5, 10)
 _CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}  # include/uapi/linux/capability.h

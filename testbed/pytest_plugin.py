@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from testbed.errors import TestbedError
+from testbed.report.about import SETUP_ERROR
 
 if TYPE_CHECKING:
     from testbed.bpf.program_set import ProgramSet
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from testbed.observe.tap import Tap, TapProgram
 
 FAMILIES = ("v4", "v6", "mapped")
-SETUP_ERROR = "testbed_setup_error"  # a report's user property: a `TestbedError` as JSON
 
 
 def parse_families(text: str) -> tuple[str, ...]:

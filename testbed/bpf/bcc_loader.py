@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from testbed.bpf.diagnostics import Captured, captured_stderr, compiler_digest, verifier_digest
+from testbed.bpf.features import kernel_btf
 from testbed.bpf.headers import Headers, find_headers
 from testbed.bpf.kinds import ProgramKind
 from testbed.bpf.maps import Map
 from testbed.bpf.program_set import Program, ProgramSet
 from testbed.bpf.source import expand
 from testbed.errors import MachineError, ProgramError
-from testbed.kernel.features import kernel_btf
 from testbed.logs import save_log
 
 _DEBUG_BTF = 0x20  # bcc: load line information with a program, so that the verifier names the C line

@@ -6,12 +6,11 @@ import os
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
 
 from testbed.bpf import libbpf
 from testbed.bpf.kinds import ProgramKind
 from testbed.bpf.maps import Map
+from testbed.closing import Closing
 from testbed.errors import ProgramError, errno_name
 
 
@@ -25,7 +24,7 @@ class Program:
 
 
 @dataclass
-class ProgramSet:
+class ProgramSet(Closing):
     """Programs by name, maps by name, and the global variables by name as bytes.
 
     ``release`` gives back what the loader holds; everything is owned by descriptors, so that a
@@ -48,14 +47,6 @@ class ProgramSet:
         if not self._closed:
             self._closed = True
             self.release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def attach(program: Program, target_fd: int, stack: ExitStack) -> None:

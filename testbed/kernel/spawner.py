@@ -11,9 +11,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from socket import AF_UNIX, SOCK_SEQPACKET, socketpair
 from socket import socket as Socket
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from testbed.closing import Closing
 from testbed.errors import MachineError, TestbedError, errno_name
 from testbed.kernel import broker
 from testbed.kernel.cgroup import await_end
@@ -148,7 +148,7 @@ def _born(name: str, control: Socket, pidfd: int) -> Namespace:
     return Namespace(name, control, int(values[0]), pidfd, netns_fd, prepare(Socket(fileno=route_fd)))
 
 
-class Spawner:
+class Spawner(Closing):
     """The small process that every broker is forked from. One a session; a context manager."""
 
     def __init__(self) -> None:
@@ -214,11 +214,3 @@ class Spawner:
         """Ends the spawner, and with it every broker that is left."""
         self._control.close()
         self._process.wait(REPLY_DEADLINE_S)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -7,11 +7,11 @@ import ipaddress
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from testbed.bpf.kinds import ProgramKind
 from testbed.bpf.program_set import ProgramSet, attach
+from testbed.closing import Closing
 from testbed.errors import UsageError
 from testbed.kmesh.abi import MAIN, Abi, Verdict
 from testbed.kmesh.config import Config
@@ -25,7 +25,7 @@ from testbed.lab.wait import DEADLINE_S, Awaited
 T = TypeVar("T")
 
 
-class Mesh:
+class Mesh(Closing):
     """The program set at work in a lab, its state empty to begin with.
 
     ``managed`` is a set of addresses, ``verdicts`` a mapping of connections, ``storage`` is indexed
@@ -145,11 +145,3 @@ class Mesh:
     def close(self) -> None:
         """Detaches the programs; the set stays loaded."""
         self._undo.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -5,15 +5,14 @@ from __future__ import annotations
 import itertools
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from testbed.closing import Closing
 from testbed.kernel.cgroup import CgroupRoot, cgroup_root
 from testbed.kernel.ownership import Reaped, owned_cgroup, reap
 from testbed.kernel.spawner import Spawner
 
 
-class Bench:
+class Bench(Closing):
     """Made once a process. A context manager; closing it ends everything that stands on it."""
 
     def __init__(self) -> None:
@@ -31,11 +30,3 @@ class Bench:
 
     def close(self) -> None:
         self._undo.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -19,9 +19,8 @@ from socket import (
     SOL_SOCKET,
 )
 from socket import socket as Socket
-from types import TracebackType
-from typing import Self
 
+from testbed.closing import Closing
 from testbed.errors import UsageError, WaitExpired
 from testbed.kernel.links import End
 from testbed.kernel.netlink import prepare
@@ -49,7 +48,7 @@ class CommandFailed(AssertionError):
     """A command that was expected to succeed ended with another code than 0."""
 
 
-class Command:
+class Command(Closing):
     """A command that runs on a host. Leaving the ``with`` block kills what still runs."""
 
     def __init__(self, argv: tuple[str, ...], status: Socket, pid: int, pidfd: int) -> None:
@@ -81,14 +80,6 @@ class Command:
     def close(self) -> None:
         self._status.close()
         os.close(self._pidfd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class Host:

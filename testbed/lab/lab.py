@@ -5,9 +5,9 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
+from testbed.closing import Closing
 from testbed.kernel.cgroup import make_cgroup
 from testbed.kernel.links import QUIET_SYSCTLS, End, await_ready, bring_up, veth
 from testbed.kernel.netlink import execute
@@ -20,7 +20,7 @@ T = TypeVar("T")
 _FIRST_INDEX = 2  # behind the loopback's
 
 
-class Lab:
+class Lab(Closing):
     """Hosts, up and ready to connect. cgroups nest: ``observer_fd`` ⊃ ``cgroup_fd`` ⊃ each host's.
 
     Programs under test are attached to ``cgroup_fd``, observers to ``observer_fd``: the kernel runs
@@ -115,11 +115,3 @@ class Lab:
     def close(self) -> None:
         """Takes the lab down. Programs that were attached to its cgroups are detached by then."""
         self._undo.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

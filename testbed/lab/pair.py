@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import socket
 from contextlib import ExitStack
-from types import TracebackType
-from typing import Self
 
+from testbed.closing import Closing
 from testbed.lab.family import ConnTuple, Family
 from testbed.lab.host import Host
 from testbed.lab.lab import Lab
 from testbed.lab.wait import DEADLINE_S
 
 
-class Connection:
+class Connection(Closing):
     """An established connection: both plain sockets, and the tuple that it is known by."""
 
     def __init__(self, client: socket.socket, server: socket.socket) -> None:
@@ -28,14 +27,6 @@ class Connection:
         """Closes both sockets, the client's first. Closing again is harmless."""
         self.client.close()
         self.server.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class Pair:

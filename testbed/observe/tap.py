@@ -12,13 +12,13 @@ from collections.abc import Iterator, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
-from types import TracebackType
-from typing import Self, overload
+from typing import overload
 
 from testbed.bpf import libbpf
 from testbed.bpf.bcc_loader import SourceSet, load
 from testbed.bpf.kinds import ProgramKind
 from testbed.bpf.program_set import ProgramSet, attach
+from testbed.closing import Closing
 from testbed.data import data_dir
 from testbed.errors import EventsLost
 from testbed.kernel.sockdiag import TcpState
@@ -100,7 +100,7 @@ def _address(family: int, data: bytes) -> Address:
     return unmapped(socket.inet_ntop(family, data[:size]))
 
 
-class TapProgram:
+class TapProgram(Closing):
     """The tap's program, loaded once a process; labs are tapped with `tap`."""
 
     def __init__(self) -> None:
@@ -124,16 +124,8 @@ class TapProgram:
     def close(self) -> None:
         self._set.close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class Tap(Sequence[Callback]):
+class Tap(Sequence[Callback], Closing):
     """The callbacks of one lab so far, oldest first. Reading takes in what has come meanwhile.
 
     `EventsLost` when the ring was full: what is there is then not all.
@@ -249,14 +241,6 @@ class Tap(Sequence[Callback]):
         """Detaches; what was recorded stays readable through `story`."""
         self._closed = True
         self._undo.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 _SO_COOKIE = 57  # Linux 4.12; not in Python's socket module

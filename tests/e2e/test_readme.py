@@ -1,0 +1,53 @@
+"""Every command of the README is run, and the code in it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.e2e.test_plugin import pytest_in
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^```sh\n(.*?)\n```", README, re.MULTILINE | re.DOTALL)
+
+
+def test_the_two_commands_are_there() -> None:
+    assert COMMANDS[:2] == ["sudo ./tb check", "sudo ./tb test"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_works(command: str) -> None:
+    words = command.removeprefix("sudo ").split()  # we are root, and sudo need not be there
+    if words[-1] == "test":
+        words += ["--collect-only", "-q"]  # we are what it would run
+    done = subprocess.run(
+        words,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "100"},
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    if words[-1] == "check":
+        shown = [line for line in README.splitlines() if line.startswith("  ") and line.endswith("pass")]
+        ran = [line.rstrip() for line in done.stdout.splitlines()]
+        assert not [line for line in shown if line not in ran], "the README shows another run"
+        assert len(shown) > 40
+
+
+def test_the_ten_lines_work(tmp_path: Path) -> None:
+    (code,) = re.findall(r"^```python\n(.*?)```", README, re.MULTILINE | re.DOTALL)
+    done = pytest_in(tmp_path, code, "--family", "v4")
+    assert "1 passed" in done.stdout, done.stdout
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(((?!http)[^)]+)\)", README):
+        assert (ROOT / target).exists(), target
