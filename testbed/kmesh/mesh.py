@@ -140,6 +140,7 @@ class Mesh(Closing):
         self, condition: Callable[[], T], *, awaited: Awaited = "", deadline: float = DEADLINE_S
     ) -> T:
         """Waits for a condition, as `Lab.eventually`."""
+        __tracebackhide__ = True
         return self.lab.eventually(condition, awaited=awaited, deadline=deadline)
 
     def close(self) -> None:

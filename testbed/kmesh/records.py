@@ -83,6 +83,9 @@ class AuthRequest:
     tuple: ConnTuple
     raw: bytes = field(repr=False, compare=False)
 
+    def __str__(self) -> str:
+        return str(self.tuple)
+
     @property
     def unused(self) -> bytes:
         """The bytes that hold nothing: zero in a record that was zeroed before it was filled."""

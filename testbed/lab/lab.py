@@ -84,6 +84,7 @@ class Lab(Closing):
         self, condition: Callable[[], T], *, awaited: Awaited = "", deadline: float = DEADLINE_S
     ) -> T:
         """`testbed.lab.wait.eventually`, woken by what happens in this lab."""
+        __tracebackhide__ = True
         return eventually(condition, awaited=awaited, deadline=deadline, witnesses=self.witnesses)
 
     def settle(self, deadline: float = DEADLINE_S) -> None:
@@ -93,6 +94,7 @@ class Lab(Closing):
         (sock_diag) on all hosts; and as a socket can look closed there an instant before its last
         callback has ended, each witness is asked too. `WaitExpired` says what is not at rest.
         """
+        __tracebackhide__ = True
         self.eventually(
             lambda: not self._moving(),
             awaited=lambda: f"every TCP socket of the lab at rest; not so: {'; '.join(self._moving())}",

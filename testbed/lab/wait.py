@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import select
+import textwrap
 import time
 from collections.abc import Callable, Sequence, Set
 from typing import Protocol, TypeVar
@@ -46,6 +48,7 @@ def eventually(
     `WaitExpired` says what was awaited (``awaited``, else the condition's source), what was seen
     last, and each witness's story.
     """
+    __tracebackhide__ = True  # a failure is where the wait was asked for
     poll = select.poll()
     for witness in witnesses:
         poll.register(witness.fileno(), select.POLLIN)
@@ -72,11 +75,18 @@ def _expired(
 
 
 def _source(condition: Callable[[], T]) -> str:
+    """What a condition says: the body of a lambda, else the lines that it stands in."""
     try:
-        lines, _ = inspect.getsourcelines(condition)
+        source = textwrap.dedent("".join(inspect.getsourcelines(condition)[0]))
     except (OSError, TypeError):
         return repr(condition)
-    return " ".join(line.strip() for line in lines)
+    try:
+        lambdas = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Lambda)]
+    except SyntaxError:  # a part of a longer statement
+        lambdas = []
+    if len(lambdas) == 1:
+        return ast.unparse(lambdas[0].body)
+    return " ".join(source.split())
 
 
 def _surroundings(condition: Callable[[], T]) -> list[tuple[str, str]]:

@@ -91,7 +91,7 @@ class Callback:
     def __str__(self) -> str:
         ends = f"{endpoint(self.local, self.local_port)} – {endpoint(self.remote, self.remote_port)}"
         detail = f" {' → '.join(state.name for state in self.change)}" if self.op is Op.STATE else ""
-        flags = f" flags={self.flags!s}" if self.flags else ""
+        flags = f" flags={'|'.join(flag.name or '?' for flag in self.flags)}" if self.flags else ""
         return f"{self.host or '?':<8} {self.op.name}{detail} {ends} cookie={self.cookie}{flags}"
 
 

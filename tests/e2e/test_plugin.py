@@ -43,10 +43,7 @@ def test_a_failure_names_what_was_awaited_seen_and_fired(tmp_path: Path) -> None
     )
     done = pytest_in(tmp_path, text, "--family", "v6")
     assert done.returncode == 1
-    assert (
-        "awaited for 0.05 s: mesh.eventually(lambda: conn.tuple not in mesh.verdicts, deadline=0.05)"
-        in done.stdout
-    )
+    assert "awaited for 0.05 s: conn.tuple not in mesh.verdicts" in done.stdout
     assert "conn = <Connection [fd77::1]:" in done.stdout
     assert ": DENY}" in done.stdout
     assert "server   PASSIVE_ESTABLISHED [fd77::2]:" in done.stdout
