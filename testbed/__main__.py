@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import traceback
 
-from testbed.errors import TestbedError
+from testbed.errors import ExitCode, TestbedError
+from testbed.logs import save_log
 
 
 def main() -> None:
@@ -16,9 +18,19 @@ def main() -> None:
     except TestbedError as error:
         sys.stderr.write(f"testbed: cannot {error}\n")
         sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has read enough; nothing is to be flushed into it
+        sys.exit(141)
     except KeyboardInterrupt:
         sys.stderr.write("testbed: interrupted\n")
-        sys.exit(130)
+        sys.exit(ExitCode.INTERRUPTED)
+    except Exception as error:  # noqa: BLE001 (a fault of ours; a person gets one message still)
+        log = save_log("internal-error", traceback.format_exc())
+        sys.stderr.write(
+            f"testbed: a fault in the testbed itself: {type(error).__name__}: {error}\n"
+            f"  → please report it, with {log}\n"
+        )
+        sys.exit(ExitCode.CANNOT_RUN)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,8 +39,7 @@ def need_root(what: str) -> None:
     if os.geteuid() != 0:
         raise MachineError(
             what,
-            "it needs root, to make namespaces and cgroups and to load BPF programs",
-            "run it with sudo",
+            "it needs root, to make namespaces and cgroups and to load BPF programs; run it with sudo",
         )
 
 
@@ -112,6 +112,9 @@ def run_check(request: Request, console: Console) -> ExitCode:
     console.print()
     console.print(_facts(), style="dim", highlight=False)
     console.print(summary(results, time.monotonic() - start))
+    if code == pytest.ExitCode.INTERRUPTED:
+        sys.stderr.write("testbed: interrupted; what had been run is shown above\n")
+        return ExitCode.INTERRUPTED
     return ExitCode.PASSED if code == pytest.ExitCode.OK else ExitCode.FAILED
 
 
@@ -129,8 +132,6 @@ def _raise_problems(request: Request, collector: Collector, code: int) -> None:
         raise MachineError(
             "collect the scenarios", "they cannot be imported", "", "\n".join(collector.collection_errors)
         )
-    if code == pytest.ExitCode.INTERRUPTED:
-        raise KeyboardInterrupt
     if code == pytest.ExitCode.NO_TESTS_COLLECTED:
         raise UsageError(
             f"find scenarios that match -k {request.expression!r}",

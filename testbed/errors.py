@@ -13,6 +13,7 @@ class ExitCode(IntEnum):
     FAILED = 1
     USAGE = 2
     CANNOT_RUN = 3
+    INTERRUPTED = 130  # Ctrl-C, as shells count it
 
 
 def errno_name(number: int) -> str:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Run
+from testbed.lab.wait import eventually
+from tests.conftest import ROOT, Run
+from tests.machine import cgroups_of
 
 Edit = Callable[[str, str, str], Path]
 NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
@@ -110,8 +116,8 @@ def test_usage_errors_are_2(testbed_command: Run, arguments: tuple[str, ...], me
 def test_without_root_it_is_3_in_one_line(testbed_command: Run, command: str) -> None:
     done = testbed_command(command, prefix=NOBODY)
     assert done.returncode == 3
-    assert "it needs root" in done.stderr
-    assert "sudo" in done.stderr
+    (line,) = done.stderr.splitlines()
+    assert "it needs root, to make namespaces and cgroups and to load BPF programs; run it with sudo" in line
 
 
 def test_without_headers(testbed_command: Run) -> None:
@@ -198,3 +204,45 @@ def test_version_and_help(testbed_command: Run) -> None:
 def test_a_persons_own_pytest_settings_do_not_reach_a_check(testbed_command: Run) -> None:
     done = testbed_command("check", "-k", "enrols", env={"PYTEST_ADDOPTS": "--no-such-option"})
     assert done.returncode == 0, done.stderr
+
+
+def test_ctrl_c_shows_what_had_been_run_and_leaves_nothing() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "testbed", "check"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        eventually(lambda: len(cgroups_of(process.pid)) > 4, awaited="a lab of the run", deadline=20)
+        (cgroup, *_) = cgroups_of(process.pid)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to everybody
+        output, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert errors == "testbed: interrupted; what had been run is shown above\n"
+    assert output.splitlines()[0].startswith("scenario")
+    assert not cgroup.exists()
+
+
+def test_a_reader_that_has_read_enough() -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m testbed check --list | head -n 1"],  # noqa: S607
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("1_enrolment::")
+    assert done.stderr == ""
+
+
+def test_a_fault_of_ours_is_one_message_too(testbed_command: Run, edited_checkout: Edit) -> None:
+    root = edited_checkout("sockops.c", "", "")
+    (root / "testbed/doctor.py").write_text("raise ValueError('oops')", encoding="utf-8")
+    done = testbed_command("doctor", cwd=root)
+    assert done.returncode == 3
+    assert done.stderr.startswith(
+        "testbed: a fault in the testbed itself: ValueError: oops\n  → please report"
+    )
+    assert len(done.stderr.splitlines()) == 2
