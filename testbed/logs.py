@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import platformdirs
@@ -13,9 +14,14 @@ def save_log(name: str, text: str) -> Path:
 
     One file a name, replaced each time, so that they do not pile up.
     """
-    directory = platformdirs.user_log_path("sockops-testbed", ensure_exists=True)
-    path = directory / f"{name}.log"
-    draft = directory / f".{name}.{os.getpid()}"
-    draft.write_text(text, encoding="utf-8", errors="backslashreplace")
-    draft.replace(path)
+    try:
+        path = platformdirs.user_log_path("sockops-testbed", ensure_exists=True) / f"{name}.log"
+        draft = path.with_name(f".{name}.{os.getpid()}")
+        draft.write_text(text, encoding="utf-8", errors="backslashreplace")
+        draft.replace(path)
+    except OSError:  # no home to write to: what is to be told matters more than where it is kept
+        fd, temporary = tempfile.mkstemp(prefix=f"{name}-", suffix=".log")
+        with os.fdopen(fd, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+        return Path(temporary)
     return path

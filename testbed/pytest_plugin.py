@@ -3,7 +3,8 @@
 Fixtures, each made once a test except where said:
 
 ``family``       the family of the connections; a test that uses it, or `pair`, runs once in each
-``lab``          the lab of the topology ``pair``, or of ``@pytest.mark.topology(NAME or path)``
+``lab``          the lab of the topology ``pair``, or of ``@pytest.mark.topology(NAME or path)``;
+                 a path is looked for beside the test's file first
 ``tap``          every sockops callback of the lab
 ``pair``         client and server
 ``mesh``         the program set, attached, its state empty
@@ -120,7 +121,9 @@ def lab(request: pytest.FixtureRequest, bench: Bench) -> Iterator[Lab]:
     from testbed.lab.topology import load_topology
 
     marker = request.node.get_closest_marker("topology")
-    with Lab(bench, load_topology(marker.args[0] if marker else "pair")) as made:
+    topology = marker.args[0] if marker else "pair"
+    beside = request.path.parent / topology
+    with Lab(bench, load_topology(beside if beside.is_file() else topology)) as made:
         yield made
 
 

@@ -34,6 +34,7 @@ class TcpState(IntEnum):
     LISTEN = 10
     CLOSING = 11
     NEW_SYN_RECV = 12
+    BOUND_INACTIVE = 13  # only in sock_diag, since Linux 6.8: bound, neither connected nor listening
 
 
 # Only the peer's or a timer's next segment leads on from here.

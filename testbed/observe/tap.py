@@ -135,14 +135,15 @@ class Tap(Sequence[Callback], Closing):
         self._lab = lab
         self._lost_counter = program_set.maps["tap_lost"]
         self._lost_before = 0
+        self._raw: list[bytes] = []
         self._callbacks: list[Callback] = []
         self._closed = False
         with ExitStack() as stack:
             ring = program_set.maps["tap_events"]
-            self._ring = libbpf.RingConsumer(ring.fd, self._receive)
+            self._ring = libbpf.RingConsumer(ring.fd, self._raw.append)
             stack.callback(self._ring.close)
             self._ring.consume()  # a lab before this one may have left some
-            self._callbacks.clear()
+            self._raw.clear()
             self._lost_before = self._lost()
             attach(program_set.programs["tap"], lab.observer_fd, stack)
             lab.witnesses.append(self)
@@ -153,7 +154,12 @@ class Tap(Sequence[Callback], Closing):
         """How many since this tap was made: the program counts on for all of its labs."""
         return int.from_bytes(self._lost_counter.get(bytes(4)) or b"", "little") - self._lost_before
 
-    def _receive(self, data: bytes) -> None:
+    def _take_in(self) -> None:
+        self._ring.consume()
+        while self._raw:
+            self._add(self._raw.pop(0))
+
+    def _add(self, data: bytes) -> None:
         (time_ns, cookie, netns, op, *args, family, state, flags, local_port, remote_port, local, remote) = (
             _EVENT.unpack(data)
         )
@@ -179,7 +185,7 @@ class Tap(Sequence[Callback], Closing):
 
     def read(self) -> None:
         """Takes in what has come."""
-        self._ring.consume()
+        self._take_in()
         if lost := self._lost():
             raise EventsLost(f"the tap lost {lost} callbacks: its ring was full; read it more often")
 
@@ -212,7 +218,7 @@ class Tap(Sequence[Callback], Closing):
         """The callbacks so far, a line each, with the time since the first in microseconds."""
         lost = 0
         if not self._closed:
-            self._ring.consume()
+            self._take_in()
             lost = self._lost()
         if not self._callbacks:
             return "callbacks that fired: none"

@@ -54,8 +54,10 @@ MOMENTS: dict[str, Callable[[int], bool]] = {
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [*((moment, signal.SIGKILL) for moment in MOMENTS), ("the scenarios have begun", signal.SIGTERM)],
+)
 def test_nothing_is_left(
     check: subprocess.Popen[bytes], testbed_command: Run, moment: str, number: signal.Signals
 ) -> None:

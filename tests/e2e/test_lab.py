@@ -208,6 +208,13 @@ def test_settle_says_what_moves(pair: Pair) -> None:
     pair.lab.settle()
 
 
+def test_a_bound_socket_is_at_rest(pair: Pair) -> None:
+    """Neither connected nor listening: since Linux 6.8 sock_diag lists it in a state of its own."""
+    with pair.client.socket() as sock:
+        sock.bind(("10.77.0.1", 0))
+        pair.lab.settle()
+
+
 def test_a_second_connection_on_one_listener(pair: Pair) -> None:
     with (
         pair.listen() as listener,

@@ -46,6 +46,11 @@ def test_the_newest_version_by_number(tmp_path: Path) -> None:
     assert headers.find_headers(tmp_path).source == newest
 
 
+def test_what_bcc_is_told_by_hand_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BCC_KERNEL_SOURCE", "/my/tree")
+    assert headers.find_headers(tmp_path) == headers.Headers(Path("/my/tree"), ())
+
+
 def test_none_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "linux-headers-6.1.0-50-amd64").mkdir()  # of another architecture
     with pytest.raises(MachineError, match="apt-get install linux-headers-"):
