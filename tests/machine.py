@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
+from testbed.bpf.libbpf import object_ids
 from testbed.kernel.cgroup import cgroup_root
 from testbed.kernel.ownership import REGISTRY
 
 
-def _bpftool(what: str) -> set[str]:
-    done = subprocess.run(
-        ["bpftool", "--json", what, "show"],  # noqa: S607
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    found: list[dict[str, Any]] = json.loads(done.stdout)
-    return {f"{what} {each['id']}" for each in found}
+def _bpf(kind: Literal["prog", "map", "link"]) -> set[str]:
+    return {f"{kind} {number}" for number in object_ids(kind)}
 
 
 def _namespaces() -> set[str]:
@@ -85,9 +78,9 @@ def picture() -> dict[str, set[str]]:
     with cgroup_root() as root:
         cgroups = {f"cgroup {path}" for path, _, _ in os.walk(root.path)}
     return {
-        "programs": _bpftool("prog"),
-        "maps": _bpftool("map"),
-        "links": _bpftool("link"),
+        "programs": _bpf("prog"),
+        "maps": _bpf("map"),
+        "links": _bpf("link"),
         "cgroups": cgroups,
         "mounts": set(Path("/proc/mounts").read_text(encoding="utf-8").splitlines()),
         "interfaces": {path.name for path in Path("/sys/class/net").iterdir()},

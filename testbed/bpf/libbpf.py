@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable
 from ctypes import POINTER, byref, c_int, c_size_t, c_uint32, c_uint64, c_void_p
 from functools import cache
+from typing import Literal
 
 from testbed.errors import MachineError
 
@@ -48,6 +49,9 @@ def _library() -> ctypes.CDLL:
         ("bpf_link_create", c_int, (fd, fd, c_int, pointer)),
         ("bpf_prog_attach", c_int, (fd, fd, c_int, c_uint32)),
         ("bpf_prog_detach2", c_int, (fd, fd, c_int)),
+        ("bpf_prog_get_next_id", c_int, (c_uint32, POINTER(c_uint32))),
+        ("bpf_map_get_next_id", c_int, (c_uint32, POINTER(c_uint32))),
+        ("bpf_link_get_next_id", c_int, (c_uint32, POINTER(c_uint32))),
         ("libbpf_probe_bpf_helper", c_int, (c_int, c_int, pointer)),
         ("ring_buffer__new", c_void_p, (fd, _SAMPLE, pointer, pointer)),
         ("ring_buffer__consume", c_int, (pointer,)),
@@ -121,6 +125,18 @@ def program_attach(program_fd: int, target_fd: int, attach_type: int) -> None:
 def program_detach(program_fd: int, target_fd: int, attach_type: int) -> None:
     """Takes back a `program_attach`."""
     _checked(_library().bpf_prog_detach2(program_fd, target_fd, attach_type), "BPF_PROG_DETACH")
+
+
+def object_ids(kind: Literal["prog", "map", "link"]) -> set[int]:
+    """The ids of every BPF program, map or link on the machine, whoever owns it."""
+    following = getattr(_library(), f"bpf_{kind}_get_next_id")
+    found: set[int] = set()
+    number = c_uint32(0)
+    while (result := following(number.value, byref(number))) == 0:
+        found.add(number.value)
+    if result != -errno.ENOENT:
+        _checked(result, f"ids of every BPF {kind}")
+    return found
 
 
 def has_helper(prog_type: int, helper: int) -> bool:
