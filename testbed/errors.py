@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno as _errno
+import os
 from enum import IntEnum
 
 
@@ -19,9 +20,12 @@ class ExitCode(IntEnum):
 def errno_name(number: int) -> str:
     """The name and text of an errno (a negative one as the kernel returns it): ``EPERM (Operation …)``."""
     number = abs(number)
-    import os
-
     return f"{_errno.errorcode.get(number, f'errno {number}')} ({os.strerror(number)})"
+
+
+def command(arguments: str) -> str:
+    """How a person runs one of our commands here: by the launcher of a checkout, or by its name."""
+    return f"{os.environ.get('TESTBED_COMMAND', 'testbed')} {arguments}"
 
 
 class TestbedError(Exception):

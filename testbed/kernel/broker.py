@@ -149,6 +149,8 @@ def _execute(write_end: int, stdio: list[int], argv: list[str], env: dict[str, s
     try:
         die_with_parent()
         os.setsid()
+        for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)  # the spawner and Python ignore them, an exec keeps that
         for target, fd in enumerate(stdio):
             os.dup2(fd, target)
         os.chdir(cwd)

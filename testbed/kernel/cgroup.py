@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -11,10 +12,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from testbed.errors import MachineError, errno_name
+from testbed.errors import MachineError, command, errno_name
 from testbed.kernel.syscalls import mount_detached, pidfd_send_signal
 
 REMOVE_DEADLINE_S = 10.0
+_RECHECK_MS = 10
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def make_cgroup(path: Path, stack: ExitStack) -> int:
         path.mkdir()
     except OSError as error:
         raise MachineError(
-            f"make the cgroup {path}", errno_name(error.errno or 0), "run `testbed doctor`"
+            f"make the cgroup {path}", errno_name(error.errno or 0), command("doctor")
         ) from error
     stack.callback(remove_tree, path)
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -83,12 +85,39 @@ def remove_tree(path: Path) -> list[int]:
     if not path.is_dir():
         return []
     pids = _end_processes(path)
+    deadline = time.monotonic() + REMOVE_DEADLINE_S
     for directory, _, _ in os.walk(path, topdown=False):
-        try:
-            Path(directory).rmdir()
-        except FileNotFoundError:
-            continue
+        _remove_directory(Path(directory), deadline)
     return pids
+
+
+def _remove_directory(path: Path, deadline: float) -> None:
+    """A process that has ended can be out of ``cgroup.procs`` and still keep the directory, for an
+    instant (Linux 6.19): ``cgroup.events`` tells when it no longer does.
+    """
+    while True:
+        try:
+            path.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise MachineError(
+                    f"remove the cgroup {path}",
+                    f"{errno_name(error.errno or 0)}; in it: {processes(path) or 'no process'}",
+                    f"when that is gone: {command('gc')}",
+                ) from error
+            _await_event(path)
+        else:
+            return
+
+
+def _await_event(path: Path) -> None:
+    with (path / "cgroup.events").open("rb", buffering=0) as events:
+        poll = select.poll()
+        poll.register(events, select.POLLPRI)
+        events.read()
+        poll.poll(_RECHECK_MS)  # a change between the removal and the read has no event
 
 
 def processes(path: Path) -> list[int]:

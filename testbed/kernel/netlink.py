@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from testbed.errors import MachineError, errno_name
+from testbed.errors import MachineError, command, errno_name
 
 NLM_F_REQUEST = 0x01
 NLM_F_ACK = 0x04
@@ -112,7 +112,7 @@ def execute(sock: socket.socket, messages: Sequence[Message]) -> list[bytes]:
             if code and refused is None:
                 words = _error_text(flags, payload)
                 why = errno_name(code) + (f", {words}" if words else "")
-                refused = MachineError(messages[sequence - 1].what, why, "run `testbed doctor`")
+                refused = MachineError(messages[sequence - 1].what, why, command("doctor"))
     if refused is not None:
         raise refused
     return answers
@@ -124,9 +124,10 @@ def dump(sock: socket.socket, message: bytes) -> list[bytes]:
     payloads: list[bytes] = []
     while True:
         for kind, _flags, _sequence, payload in _packets(sock.recv(_RECEIVE)):
-            if kind == _NLMSG_DONE:
+            if kind in {_NLMSG_DONE, _NLMSG_ERROR}:
+                # the end carries an error too: where nobody answers for the family, for example
+                code = -struct.unpack_from("=i", payload)[0] if len(payload) >= 4 else 0
+                if code > 0:
+                    raise OSError(code, f"netlink dump: {os.strerror(code)}")
                 return payloads
-            if kind == _NLMSG_ERROR:
-                code = -struct.unpack_from("=i", payload)[0]
-                raise OSError(code, f"netlink dump: {os.strerror(code)}")
             payloads.append(payload)

@@ -37,12 +37,13 @@ def owned_cgroup(root: CgroupRoot, registry: Path | None = None) -> Iterator[Pat
     """Makes a top-level cgroup for this process alone; removes it at the end. Yields its path."""
     name = f"sockops-testbed-{secrets.token_hex(8)}"
     with ExitStack() as stack:
-        _register(name, registry or REGISTRY, stack)
+        _register(root.path / name, registry or REGISTRY, stack)
         make_cgroup(root.path / name, stack)
         yield root.path / name
 
 
-def _register(name: str, registry: Path, stack: ExitStack) -> None:
+def _register(cgroup: Path, registry: Path, stack: ExitStack) -> None:
+    name = cgroup.name
     record = registry / f"{name}.json"
     try:
         registry.mkdir(mode=0o755, exist_ok=True)
@@ -59,12 +60,22 @@ def _register(name: str, registry: Path, stack: ExitStack) -> None:
             errno_name(error.errno or 0),
             "run as root, with a writable /run",
         ) from error
-    stack.callback(record.unlink, missing_ok=True)
+    stack.callback(_forget, record, cgroup)
 
 
-def reap(root: CgroupRoot, registry: Path | None = None) -> list[Reaped]:
-    """Removes what dead sessions left; what a living one owns is not touched."""
+def _forget(record: Path, cgroup: Path) -> None:
+    if not cgroup.exists():  # else somebody has still to reap it
+        record.unlink(missing_ok=True)
+
+
+def reap(root: CgroupRoot, registry: Path | None = None, *, strict: bool = True) -> list[Reaped]:
+    """Removes what dead sessions left; what a living one owns is not touched.
+
+    What cannot be removed does not keep the rest. It is raised in the end (`MachineError`), unless
+    ``strict`` is false: a new run has no need of it.
+    """
     reaped = []
+    problems: list[MachineError] = []
     for record in sorted((registry or REGISTRY).glob("*.json")):
         try:
             fd = os.open(record, os.O_RDONLY | os.O_CLOEXEC)
@@ -73,8 +84,12 @@ def reap(root: CgroupRoot, registry: Path | None = None) -> list[Reaped]:
         try:
             if found := _reap_record(root, record, fd):
                 reaped.append(found)
+        except MachineError as error:
+            problems.append(error)
         finally:
             os.close(fd)
+    if problems and strict:
+        raise problems[0]
     return reaped
 
 

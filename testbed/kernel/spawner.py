@@ -53,20 +53,36 @@ def _reply(sock: Socket, who: str) -> tuple[list[Any], list[int]]:
         raise TestbedError(f"hear from {who}", f"no answer within {REPLY_DEADLINE_S:.0f} s") from error
 
 
+def _send(sock: Socket, who: str, message: Sequence[object], fds: Sequence[int]) -> None:
+    try:
+        broker.send(sock, message, fds)
+    except ConnectionError as error:
+        raise TestbedError(
+            f"ask {who}", "it is gone", "was it killed? its lab cannot be used any more"
+        ) from error
+
+
 def _ask(
     sock: Socket, who: str, message: Sequence[object], fds: Sequence[int] = ()
 ) -> tuple[list[Any], list[int]]:
     """Asks and returns (the reply's values, its descriptors). `OSError` is the kernel's own answer."""
-    try:
-        broker.send(sock, message, fds)
-    except (BrokenPipeError, ConnectionError) as error:
-        raise TestbedError(
-            f"ask {who}", "it is gone", "was it killed? its lab cannot be used any more"
-        ) from error
+    _send(sock, who, message, fds)
     (code, *values), received = _reply(sock, who)
     if code:
         raise OSError(code, str(values[0]))
     return values, received
+
+
+class _Descriptor(Closing):
+    """Owns a descriptor; closing it again is harmless, whoever has its number by then."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._undo = ExitStack()
+        self._undo.callback(os.close, fd)
+
+    def close(self) -> None:
+        self._undo.close()
 
 
 class Namespace:
@@ -76,18 +92,18 @@ class Namespace:
     """
 
     def __init__(
-        self, name: str, control: Socket, pid: int, pidfd: int, netns_fd: int, route: Socket
+        self, name: str, control: Socket, pid: int, pidfd: _Descriptor, netns: _Descriptor, route: Socket
     ) -> None:
         self.name = name
         self.pid = pid
-        self.netns_fd = netns_fd
+        self.netns_fd = netns.fd
         self.route = route
         self._control = control
         self._undo = ExitStack()
-        self._undo.callback(os.close, netns_fd)
+        self._undo.callback(netns.close)
         self._undo.callback(route.close)
-        self._undo.callback(os.close, pidfd)
-        self._undo.callback(self._await_end, pidfd)
+        self._undo.callback(pidfd.close)
+        self._undo.callback(self._await_end, pidfd.fd)
         self._undo.callback(control.close)
 
     def _ask(self, message: Sequence[object], fds: Sequence[int] = ()) -> tuple[list[Any], list[int]]:
@@ -137,15 +153,15 @@ def _chunks(names: list[str], size: int) -> list[list[str]]:
     return [names[start : start + size] for start in range(0, len(names), size)]
 
 
-def _born(name: str, control: Socket, pidfd: int) -> Namespace:
+def _born(name: str, control: Socket, pidfd: _Descriptor) -> Namespace:
     (code, *values), fds = _reply(control, f"the broker of {name}")
     if code:
         broker.close_all(fds)
         raise MachineError(
             f"make the network namespace of {name}", f"{errno_name(code)}: {values[0]}", _NEEDED
         )
-    netns_fd, route_fd = fds
-    return Namespace(name, control, int(values[0]), pidfd, netns_fd, prepare(Socket(fileno=route_fd)))
+    netns, route = _Descriptor(fds[0]), Socket(fileno=fds[1])
+    return Namespace(name, control, int(values[0]), pidfd, netns, prepare(route))
 
 
 class Spawner(Closing):
@@ -183,23 +199,22 @@ class Spawner(Closing):
                 # all answers are taken before any is acted on, or the next question would get them
                 for name, pidfd in zip(names, self._forked(names, undo), strict=True):
                     made[name] = _born(name, controls[name], pidfd)
+                    undo.callback(made[name].close)
             undo.pop_all()
         return made
 
     def _request(self, cgroup_fd: int, sysctls: Mapping[str, str]) -> Socket:
         control, theirs = _pair()
         with theirs:
-            broker.send(self._control, ["broker", dict(sysctls)], [cgroup_fd, theirs.fileno()])
+            _send(self._control, "the spawner", ["broker", dict(sysctls)], [cgroup_fd, theirs.fileno()])
         return control
 
-    def _forked(self, names: Sequence[str], undo: ExitStack) -> list[int]:
+    def _forked(self, names: Sequence[str], undo: ExitStack) -> list[_Descriptor]:
         refused: MachineError | None = None
-        pidfds = []
+        pidfds: list[_Descriptor] = []
         for name in names:
             (code, *values), fds = _reply(self._control, "the spawner")
-            for fd in fds:
-                undo.callback(os.close, fd)
-            pidfds += fds
+            pidfds += [undo.enter_context(_Descriptor(fd)) for fd in fds]
             if code and refused is None:
                 refused = MachineError(
                     f"fork the broker of {name}",
@@ -213,4 +228,8 @@ class Spawner(Closing):
     def close(self) -> None:
         """Ends the spawner, and with it every broker that is left."""
         self._control.close()
-        self._process.wait(REPLY_DEADLINE_S)
+        try:
+            self._process.wait(REPLY_DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()

@@ -56,19 +56,29 @@ class Command(Closing):
         self.pid = pid
         self._status = status
         self._pidfd = pidfd
+        self._code: int | None = None
+        self._undo = ExitStack()
+        self._undo.callback(os.close, pidfd)
+        self._undo.callback(status.close)
 
     def wait(self, deadline: float = COMMAND_DEADLINE_S) -> int:
-        """Waits for the end; returns the exit code. `WaitExpired` after ``deadline`` seconds."""
-        self._status.settimeout(deadline)
-        try:
-            data = self._status.recv(64)
-        except TimeoutError as error:
-            raise WaitExpired(f"awaited for {deadline:g} s: the end of {' '.join(self.argv)}") from error
-        if not data:
-            raise WaitExpired(f"{' '.join(self.argv)}: its host is gone, and so is it")
-        return int(data.strip(b"[]"))
+        """Waits for the end; returns the exit code (negative: the signal), again if asked again.
+
+        `WaitExpired` after ``deadline`` seconds.
+        """
+        if self._code is None:
+            self._status.settimeout(deadline)
+            try:
+                data = self._status.recv(64)
+            except TimeoutError as error:
+                raise WaitExpired(f"awaited for {deadline:g} s: the end of {' '.join(self.argv)}") from error
+            if not data:
+                raise WaitExpired(f"{' '.join(self.argv)}: its host is gone, and so is it")
+            self._code = int(data.strip(b"[]"))
+        return self._code
 
     def send_signal(self, number: int) -> None:
+        """`ProcessLookupError` when it has ended."""
         pidfd_send_signal(self._pidfd, number)
 
     def kill(self) -> int:
@@ -78,8 +88,7 @@ class Command(Closing):
         return self.wait()
 
     def close(self) -> None:
-        self._status.close()
-        os.close(self._pidfd)
+        self._undo.close()
 
 
 class Host:
