@@ -185,10 +185,10 @@ static void be_broker(int control)
 	_exit(0);
 }
 
-static void make_host(struct host *h, const char *lab)
+static void start_host(struct host *h, const char *lab)
 {
 	char path[512];
-	int pair[2], fds[2];
+	int pair[2];
 
 	snprintf(path, sizeof(path), "%s/lab/%s", lab, h->name);
 	if (mkdir(path, 0755))
@@ -212,6 +212,13 @@ static void make_host(struct host *h, const char *lab)
 	}
 	close(pair[1]);
 	h->control = pair[0];
+}
+
+/* Apart from start_host: one broker sets itself up while the next is started. */
+static void await_host(struct host *h)
+{
+	int fds[2];
+
 	receive_fds(h->control, fds, 2);
 	h->netns = fds[0];
 	h->netlink = fds[1];
@@ -352,8 +359,10 @@ int main(int argc, char **argv)
 
 		if (mkdir(lab, 0755) || mkdir(path, 0755))
 			err(1, "%s", path);
-		make_host(&hosts[0], lab);
-		make_host(&hosts[1], lab);
+		start_host(&hosts[0], lab);
+		start_host(&hosts[1], lab);
+		await_host(&hosts[0]);
+		await_host(&hosts[1]);
 		make_veth(&hosts[0], &hosts[1]);
 		bring_up(&hosts[0], &hosts[1]);
 		bring_up(&hosts[1], &hosts[0]);

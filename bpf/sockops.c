@@ -59,7 +59,7 @@ static __always_inline void handle_state(struct bpf_sock_ops *skops)
 	/* Not CLOSE_WAIT and the like: half of a connection still carries data. */
 	if (!sk || skops->args[1] != BPF_TCP_CLOSE)
 		return;
-	if (observe_close(skops, sk) == DIRECTION_INBOUND)
+	if (observe_close(skops, sk) != DIRECTION_OUTBOUND)
 		forget_verdict(skops);
 }
 

@@ -18,9 +18,6 @@ def main() -> None:
     except TestbedError as error:
         sys.stderr.write(f"testbed: cannot {error}\n")
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has read enough; nothing is to be flushed into it
-        sys.exit(141)
     except KeyboardInterrupt:
         sys.stderr.write("testbed: interrupted\n")
         sys.exit(ExitCode.INTERRUPTED)

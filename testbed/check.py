@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -15,11 +16,12 @@ import pytest
 from rich.console import Console
 
 import testbed
-from testbed.errors import ExitCode, MachineError, UsageError
+from testbed.errors import ExitCode, MachineError, UsageError, command
 from testbed.pytest_plugin import parse_families
 from testbed.report.results import Collector, in_order, short_name
 from testbed.report.table import print_failures, summary, verdict_table
 
+_PRINTED_NAME = re.compile(r"(\w+)::([\w\[\]-]+)")
 SCENARIOS = Path(__file__).resolve().parent / "kmesh" / "scenarios"
 
 
@@ -51,7 +53,8 @@ def _arguments(request: Request) -> list[str]:
         *("--tb", "short", "-o", "verbosity_assertions=2", "--family", request.family),
     ]
     if request.expression:
-        arguments += ["-k", request.expression]
+        # a name as it is printed, 4_close::x[v4], is in a module and in a test
+        arguments += ["-k", _PRINTED_NAME.sub(r"(\1 and \2)", request.expression)]
     if request.list_only:
         arguments.append("--collect-only")
     elif request.workers != "0":
@@ -68,7 +71,7 @@ def _validate(request: Request) -> tuple[str, ...]:
         raise UsageError("read --family", str(error)) from error
     if not (request.workers == "auto" or request.workers.isdecimal()):
         raise UsageError("read -n", f"{request.workers!r} is neither a number nor auto")
-    if request.junit is not None:
+    if request.junit is not None and not request.list_only:
         try:
             request.junit.open("a", encoding="utf-8").close()
         except OSError as error:
@@ -92,9 +95,9 @@ def _only_ours() -> Iterator[None]:
 
 def run_check(request: Request, console: Console) -> ExitCode:
     """Runs the scenarios, or lists them. Returns the exit code; `TestbedError` when nothing could run."""
-    families = _validate(request)
     if not request.list_only:
         need_root("run the scenarios")
+    families = _validate(request)
     collector = Collector()
     start = time.monotonic()
     with _only_ours():
@@ -136,7 +139,7 @@ def _raise_problems(request: Request, collector: Collector, code: int) -> None:
         raise UsageError(
             f"find scenarios that match -k {request.expression!r}",
             "there is none",
-            "`testbed check --list` shows them all",
+            f"`{command('check --list')}` shows them all",
         )
     if code == pytest.ExitCode.USAGE_ERROR:
         raise UsageError(f"read -k {request.expression!r}", "it is no expression (see the line above)")

@@ -15,9 +15,11 @@ from rich.console import Console
 from rich.text import Text
 
 from testbed.bpf.features import BTF, kernel_btf
-from testbed.errors import MachineError, TestbedError, WaitExpired, errno_name
+from testbed.errors import MachineError, TestbedError, command, errno_name
 
 OLDEST_KERNEL = (5, 10)
+_LOOK_AT_PROGRAMS = "git diff bpf/"
+_LOOK_AT_KERNEL = "zgrep -E 'CGROUP_BPF|VETH|INET_TCP_DIAG|IPV6' /proc/config.gz"
 _CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}  # include/uapi/linux/capability.h
 
 
@@ -49,7 +51,7 @@ def _root(_made: _Examination) -> str:
     missing = [name for name, bit in _CAPABILITIES.items() if not effective >> bit & 1]
     if os.geteuid() != 0 or missing:
         why = f"user {os.geteuid()}" + (f", without {', '.join(missing)}" if missing else "")
-        raise MachineError("be root", why, "sudo testbed doctor")
+        raise MachineError("be root", why, f"sudo {command('doctor')}")
     return f"user 0 with {', '.join(_CAPABILITIES)}"
 
 
@@ -58,7 +60,9 @@ def _kernel(_made: _Examination) -> str:
     version = tuple(int(number) for number in re.findall(r"\d+", release)[:2])
     if version < OLDEST_KERNEL:
         raise MachineError(
-            "run on this kernel", f"Linux {release} is older than {'.'.join(map(str, OLDEST_KERNEL))}", ""
+            "run on this kernel",
+            f"Linux {release} is older than {'.'.join(map(str, OLDEST_KERNEL))}",
+            "boot a newer kernel",
         )
     return f"Linux {release} {os.uname().machine}"
 
@@ -87,12 +91,17 @@ def _lab(made: _Examination) -> str:
 
 
 def _sockets(made: _Examination) -> str:
+    from testbed.kernel.sockdiag import TcpState
     from testbed.lab.family import Family
     from testbed.lab.pair import Pair
 
     for family in Family:
-        with Pair(made.made["lab"], family).connect():
-            pass
+        with Pair(made.made["lab"], family).connect() as connection:
+            for name, host in made.made["lab"].hosts.items():
+                if not any(found.state is TcpState.ESTABLISHED for found in host.tcp_sockets()):
+                    raise MachineError(
+                        f"find {connection} in sock_diag of {name}", "it is not there", _LOOK_AT_KERNEL
+                    )
     made.made["lab"].settle()
     return "connected, closed and settled in v4, v6 and mapped; sock_diag answers"
 
@@ -138,7 +147,7 @@ def _records(made: _Examination) -> str:
     lab.settle()
     if len(mesh.observed) != 4:
         raise MachineError(
-            "observe a connection", f"{len(mesh.observed)} records came instead of 4", "testbed check"
+            "observe a connection", f"{len(mesh.observed)} records came instead of 4", command("check")
         )
     return f"a connection made 4 records, {len(made.made['tap'])} callbacks were seen in this lab"
 
@@ -174,10 +183,10 @@ def _try(step: _Step, examination: _Examination, so_far: dict[str, Finding]) -> 
     except TestbedError as error:
         detail = f"{error.what}: {error.why}" + (f"\n{error.details}" if error.details else "")
         return Finding(step.name, False, detail, error.fix)
-    except WaitExpired as error:
-        return Finding(step.name, False, str(error))
+    except AssertionError as error:  # an expired wait, a record that is none
+        return Finding(step.name, False, str(error), _LOOK_AT_PROGRAMS)
     except OSError as error:
-        return Finding(step.name, False, f"{errno_name(error.errno or 0)}: {error}")
+        return Finding(step.name, False, f"{errno_name(error.errno or 0)}: {error}", _LOOK_AT_KERNEL)
 
 
 def examine() -> list[Finding]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from testbed.bpf.libbpf import object_ids
-from testbed.kernel.cgroup import cgroup_root
+from testbed.kernel.cgroup import cgroup_root, processes
 from testbed.kernel.ownership import REGISTRY
 
 
@@ -45,8 +45,9 @@ _HELD = {"prog_id": "prog", "map_id": "map", "link_id": "link"}
 
 def belongings(pid: int) -> set[str]:
     """What a (stopped) run holds: by its descriptors, and by its cgroups and who is in them."""
-    found = {f"process {pid}"}
-    for info in Path(f"/proc/{pid}/fdinfo").iterdir():
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    found = {f"process {each}" for each in (str(pid), *children)}
+    for info in list(Path(f"/proc/{pid}/fdinfo").iterdir()):
         for line in info.read_text(encoding="utf-8").splitlines():
             key, _, value = line.partition(":")
             if key in _HELD:
@@ -56,7 +57,7 @@ def belongings(pid: int) -> set[str]:
             found.add(f"netns {target}")
     for path in cgroups_of(pid):
         found.add(f"cgroup {path}")
-        found.update(f"process {each}" for each in (path / "cgroup.procs").read_text().split())
+        found.update(f"process {each}" for each in processes(path))
     return found
 
 
@@ -89,8 +90,3 @@ def picture() -> dict[str, set[str]]:
         "processes": _processes(),
         "records": {path.name for path in REGISTRY.glob("*")},
     }
-
-
-def difference(before: dict[str, set[str]], after: dict[str, set[str]]) -> dict[str, set[str]]:
-    """What has come, by kind; nothing where nothing has."""
-    return {kind: new for kind in before if (new := after[kind] - before[kind])}

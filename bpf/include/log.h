@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Errors for user space: what failed, and the code that the kernel answered. */
+/*
+ * Errors for user space: what failed, and the code that the kernel answered.
+ * Errors are told at every bpf_log_level; nothing else is logged here.
+ */
 #pragma once
 
 #include "maps.h"

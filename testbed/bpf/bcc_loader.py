@@ -78,7 +78,7 @@ class _ArrayVariables(MutableMapping[str, bytes]):
 def _import_bcc() -> Any:
     try:
         import bcc
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # OSError: its shared library is missing
         raise MachineError(
             "import bcc",
             str(error),

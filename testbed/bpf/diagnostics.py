@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-_CLANG_ERROR = re.compile(r"^(?P<where>[^\s:]+:\d+:\d+): (?:fatal )?error: (?P<text>.*)$")
+_CLANG_ERROR = re.compile(r"^(?P<where>\S.*?:\d+:\d+): (?:fatal )?error: (?P<text>.*)$")
 _PLACE = re.compile(r"@ (?P<file>\S+):(?P<line>\d+)$")
 _VERIFIER_END = re.compile(r"^processed \d+ insns|^verification time|^stack depth|^max_states")
 

@@ -64,8 +64,8 @@ def find_headers(sources: Path = Path("/usr/src")) -> Headers:
         return Headers(common or tree, tuple(f"-I{flag}" for flag in flags))
     raise MachineError(
         "find kernel headers for bcc",
-        f"neither {_RUNNING} nor {sources}/linux-headers-* has them for {arch}",
-        f"apt-get install {_headers_package(machine)}  (any version will do)",
+        f"neither {_RUNNING} nor {sources}/linux-headers-* has them for {arch} (any version will do)",
+        f"apt-get install {_headers_package(machine)}",
     )
 
 

@@ -11,7 +11,7 @@ from testbed.bpf import libbpf
 from testbed.bpf.kinds import ProgramKind
 from testbed.bpf.maps import Map
 from testbed.closing import Closing
-from testbed.errors import ProgramError, errno_name
+from testbed.errors import ProgramError, command, errno_name
 
 
 @dataclass(frozen=True)
@@ -66,5 +66,5 @@ def attach(program: Program, target_fd: int, stack: ExitStack) -> None:
         raise ProgramError(
             f"attach {program.name} ({kind.section})",
             errno_name(error.errno or 0),
-            "run `testbed doctor`: it says what this kernel can attach",
+            f"`{command('doctor')}` says what this kernel can attach",
         ) from error

@@ -34,7 +34,7 @@ class TcpState(IntEnum):
     LISTEN = 10
     CLOSING = 11
     NEW_SYN_RECV = 12
-    BOUND_INACTIVE = 13  # only in sock_diag, since Linux 6.8: bound, neither connected nor listening
+    BOUND_INACTIVE = 13  # asks sock_diag for what is bound only (Linux 6.8)
 
 
 # Only the peer's or a timer's next segment leads on from here.

@@ -7,6 +7,7 @@ from testbed.bpf.kinds import ProgramKind
 from testbed.bpf.program_set import ProgramSet
 from testbed.data import data_dir
 from testbed.kmesh.abi import MAIN
+from testbed.kmesh.config import Config
 
 
 def reference_sources() -> SourceSet:
@@ -37,4 +38,6 @@ def reference_sources() -> SourceSet:
 
 def load_reference() -> ProgramSet:
     """Compiles and loads the reference. `ProgramError` when it does not compile or is rejected."""
-    return load(reference_sources())
+    loaded = load(reference_sources())
+    Config(loaded.variables).reset()  # bcc has no initialised variables: an object has these from the start
+    return loaded

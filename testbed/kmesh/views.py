@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Callable, Iterator, MutableMapping, MutableSet, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, MutableSet, Sequence, Set
 from typing import Generic, TypeVar, overload
 
 from testbed.bpf.libbpf import RingConsumer
@@ -23,7 +23,11 @@ R = TypeVar("R")
 
 
 class ManagedSet(MutableSet[Address]):
-    """The managed IP addresses: those that are present with value 0."""
+    """The managed IP addresses: those that are present with value 0. What is made of it is a plain set."""
+
+    @classmethod
+    def _from_iterable(cls, it: Iterable[R]) -> set[R]:
+        return set(it)
 
     def __init__(self, managed: Map) -> None:
         self._map = managed
@@ -130,6 +134,10 @@ class SockhashKeys(Set[ConnTuple]):
     By walking the keys: a lookup from user space answers ENOSPC for a map with 4-byte values,
     whether the key is there or not.
     """
+
+    @classmethod
+    def _from_iterable(cls, it: Iterable[R]) -> set[R]:
+        return set(it)
 
     def __init__(self, sockhash: Map, ports: PortOrder) -> None:
         self._map = sockhash

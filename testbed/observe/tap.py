@@ -20,7 +20,7 @@ from testbed.bpf.kinds import ProgramKind
 from testbed.bpf.program_set import ProgramSet, attach
 from testbed.closing import Closing
 from testbed.data import data_dir
-from testbed.errors import EventsLost
+from testbed.errors import EventsLost, UsageError
 from testbed.kernel.sockdiag import TcpState
 from testbed.lab.family import Address, endpoint, unmapped
 from testbed.lab.lab import Lab
@@ -48,6 +48,14 @@ class Op(IntEnum):
     PARSE_HDR_OPT = 13
     HDR_OPT_LEN = 14
     WRITE_HDR_OPT = 15
+
+    @classmethod
+    def _missing_(cls, value: object) -> Op:
+        """A callback of a newer kernel: recorded all the same, as OP_<number>."""
+        other = int.__new__(cls, int(str(value)))
+        other._name_ = f"OP_{value}"
+        other._value_ = int(str(value))
+        return other
 
 
 class CallbackFlag(IntFlag):
@@ -118,7 +126,13 @@ class TapProgram(Closing):
         )
 
     def tap(self, lab: Lab) -> Tap:
-        """Records the callbacks of a lab until the tap is closed."""
+        """Records the callbacks of a lab until the tap is closed. `UsageError` while another is open."""
+        if self._set.in_use:
+            raise UsageError(
+                f"tap {lab!r}",
+                "the program taps another lab, and its ring is one's at a time",
+                "close that tap first",
+            )
         return Tap(self._set, lab)
 
     def close(self) -> None:
@@ -139,6 +153,8 @@ class Tap(Sequence[Callback], Closing):
         self._callbacks: list[Callback] = []
         self._closed = False
         with ExitStack() as stack:
+            program_set.in_use = True
+            stack.callback(setattr, program_set, "in_use", False)
             ring = program_set.maps["tap_events"]
             self._ring = libbpf.RingConsumer(ring.fd, self._raw.append)
             stack.callback(self._ring.close)
@@ -165,7 +181,7 @@ class Tap(Sequence[Callback], Closing):
         )
         host = self._lab.host_of_cookie(netns) if netns else None
         if netns and host is None:
-            return  # of another lab on the same tap
+            return  # of a lab that this process had before
         self._callbacks.append(
             Callback(
                 time_ns,

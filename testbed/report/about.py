@@ -52,6 +52,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.user_properties.append((_PROPERTY, json.dumps(astuple(about(item)))))
 
 
-def sent_along(properties: Sequence[tuple[str, object]]) -> About:
-    """What the scenario of a report with these user properties is called."""
-    return About(*json.loads(str(dict(properties)[_PROPERTY])))
+def sent_along(nodeid: str, properties: Sequence[tuple[str, object]]) -> About:
+    """What the scenario of a report with these user properties is called.
+
+    The report of a worker that crashed has none.
+    """
+    text = dict(properties).get(_PROPERTY)
+    if text is None:
+        heading, _, title = nodeid.partition("::")
+        return About(heading, title, "", "")
+    return About(*json.loads(str(text)))

@@ -70,7 +70,7 @@ class Collector:
         seconds = report.duration + (before.seconds if before else 0.0)
         path, line, _ = report.location
         self.results[report.nodeid] = Result(
-            sent_along(report.user_properties),
+            sent_along(report.nodeid, report.user_properties),
             report.nodeid,
             (path, line or 0),
             outcome,
@@ -98,6 +98,6 @@ def in_order(results: dict[str, Result]) -> list[Result]:
 
 
 def short_name(nodeid: str) -> str:
-    """``4_close::closing_deletes_the_verdict[v4]``: what -k finds it by."""
+    """``4_close::closing_deletes_the_verdict[v4]``: `testbed check -k` finds it by this."""
     path, _, rest = nodeid.partition("::")
     return f"{Path(path).stem.removeprefix('test_')}::{rest.removeprefix('test_')}"

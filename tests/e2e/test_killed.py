@@ -16,10 +16,7 @@ from testbed.kernel.cgroup import cgroup_root
 from testbed.kernel.ownership import REGISTRY, owned_cgroup, reap
 from testbed.lab.wait import eventually
 from tests.conftest import ROOT, Run
-from tests.machine import belongings, cgroups_of, difference, picture
-
-# Other workers come and go: then only what is known to be the run's own can be asked for.
-ALONE = "PYTEST_XDIST_WORKER" not in os.environ
+from tests.machine import belongings, cgroups_of, picture
 
 
 @pytest.fixture
@@ -61,37 +58,43 @@ MOMENTS: dict[str, Callable[[int], bool]] = {
 def test_nothing_is_left(
     check: subprocess.Popen[bytes], testbed_command: Run, moment: str, number: signal.Signals
 ) -> None:
-    before = picture()
     eventually(lambda: MOMENTS[moment](check.pid), awaited=moment, deadline=20)
-    check.send_signal(signal.SIGSTOP)
-    assert check.poll() is None, "it had ended before"
-    held = belongings(check.pid)
+    held = stopped_belongings(check)
     check.send_signal(number)
     check.send_signal(signal.SIGCONT)
     check.wait()
     done = testbed_command("gc")
     assert done.returncode == 0, done.stderr
+    assert_gone(held)
+
+
+def stopped_belongings(process: subprocess.Popen[bytes]) -> set[str]:
+    """What a run holds at this moment. It stays stopped."""
+    process.send_signal(signal.SIGSTOP)
+    state = os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    assert state is not None
+    assert state.si_code == os.CLD_STOPPED, "it had ended before"
+    return belongings(process.pid)
+
+
+def assert_gone(held: set[str]) -> None:
+    """The kernel frees programs and namespaces in its own time."""
 
     def left() -> set[str]:
-        after = picture()
-        new = set().union(*difference(before, after).values())
-        return new if ALONE else new & held
+        return held & set().union(*picture().values())
 
-    # the kernel frees programs and namespaces in its own time
     eventually(
         lambda: not left(), awaited=lambda: f"nothing left of the run, but there is: {left()}", deadline=10
     )
 
 
-@pytest.mark.skipif(not ALONE, reason="other workers' labs come and go meanwhile: run without -n")
-def test_a_run_that_ends_leaves_nothing(testbed_command: Run) -> None:
-    before = picture()
-    assert testbed_command("check", "-k", "enrols").returncode == 0
-    eventually(
-        lambda: not difference(before, picture()),
-        awaited=lambda: f"nothing left, but there is: {difference(before, picture())}",
-        deadline=10,
-    )
+def test_a_run_that_ends_leaves_nothing(check: subprocess.Popen[bytes]) -> None:
+    eventually(lambda: lab_number(check.pid) >= 2, awaited="scenarios that run", deadline=20)
+    held = stopped_belongings(check)
+    assert {what.split()[0] for what in held} >= {"prog", "map", "cgroup", "process"}
+    check.send_signal(signal.SIGCONT)
+    assert check.wait(30) == 0
+    assert_gone(held)
 
 
 def test_gc_leaves_the_living_alone(testbed_command: Run) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,13 +17,14 @@ NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
 
 
 @pytest.fixture
-def bare(tmp_path: Path) -> Path:
-    """A checkout in which nothing was installed yet, for anybody to read."""
-    for name in ("tb", "pyproject.toml", "requirements.lock"):
-        shutil.copy(ROOT / name, tmp_path)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
+def bare() -> Iterator[Path]:
+    """A checkout in which nothing was installed yet, for anybody to read (pytest's folders are not)."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         folder.chmod(0o755)
-    return tmp_path
+        for file in ("tb", "pyproject.toml", "requirements.lock"):
+            shutil.copy(ROOT / file, folder)
+        yield folder
 
 
 def test_without_root_it_says_why_and_how(bare: Path) -> None:

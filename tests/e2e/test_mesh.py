@@ -32,6 +32,16 @@ def test_managed_is_a_set(mesh: Mesh) -> None:
     assert "10.0.0.1" not in mesh.managed
 
 
+def test_sets_are_made_of_managed(mesh: Mesh) -> None:
+    mesh.managed |= {A}
+    assert mesh.managed & {A, B} == {A}
+    assert mesh.managed | {B} == {A, B}
+    assert mesh.managed - {A} == set()
+    assert mesh.sockhash | set() == set()
+    mesh.managed &= {B}
+    assert not mesh.managed
+
+
 def test_verdicts_are_a_mapping(mesh: Mesh) -> None:
     one = ConnTuple(A, 1, A, 2)
     two = ConnTuple(B, 1, B, 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from testbed.errors import EventsLost
+from testbed.errors import EventsLost, UsageError
 from testbed.kernel.sockdiag import TcpState
 from testbed.kmesh.mesh import Mesh
 from testbed.lab.bench import Bench
@@ -52,15 +52,19 @@ def test_times_ascend_and_the_story_has_a_line_each(pair: Pair, tap: Tap) -> Non
     assert len(tap.story().splitlines()) == 1 + len(times)
 
 
-def test_another_labs_callbacks_are_not_mine(bench: Bench, tap_program: TapProgram) -> None:
-    topology = load_topology("pair")
-    with (
-        Lab(bench, topology) as mine,
-        Lab(bench, topology) as other,
-        tap_program.tap(mine) as tap,
-        Pair(other, Family.V6).connect(),
-    ):
+def test_one_tap_at_a_time(bench: Bench, tap_program: TapProgram, tap: Tap) -> None:
+    with Lab(bench, load_topology("pair")) as other, pytest.raises(UsageError, match="taps another lab"):
+        tap_program.tap(other)
+    assert len(tap) == 0
+
+
+def test_an_untapped_labs_callbacks_are_not_recorded(bench: Bench, tap: Tap) -> None:
+    with Lab(bench, load_topology("pair")) as other, Pair(other, Family.V6).connect():
         assert len(tap) == 0
+
+
+def test_a_callback_of_a_newer_kernel_has_a_number() -> None:
+    assert (Op(99).name, int(Op(99))) == ("OP_99", 99)
 
 
 def test_a_full_ring_is_an_error(pair: Pair, tap: Tap) -> None:

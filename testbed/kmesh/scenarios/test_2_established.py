@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from testbed.kernel.sockdiag import TcpState
-from testbed.kmesh.abi import Direction
+from testbed.kmesh.abi import Direction, Verdict
 from testbed.kmesh.mesh import Mesh
 from testbed.lab.family import Address, Family
 from testbed.lab.pair import Pair
@@ -19,8 +19,12 @@ OUTBOUND = (Direction.OUTBOUND, TcpState.ESTABLISHED)
 
 
 def is_watched(tap: Tap, sock: socket.socket, op: Op) -> bool:
-    """Whether the program left STATE_CB_FLAG set on the socket in the callback that established it."""
+    """Whether the program left STATE_CB_FLAG set on the socket in the callback that established it.
+
+    No other flag: each costs every such socket a callback more.
+    """
     (callback,) = tap.of(sock, op)
+    assert callback.flags in {CallbackFlag(0), CallbackFlag.STATE}
     return CallbackFlag.STATE in callback.flags
 
 
@@ -118,14 +122,19 @@ def test_enrolled_by_the_control_address(pair: Pair, mesh: Mesh) -> None:
             assert mesh.observed_of(second.tuple) == []
 
 
-def test_no_records_without_monitoring(pair: Pair, mesh: Mesh) -> None:
+def test_no_records_without_monitoring(pair: Pair, mesh: Mesh, tap: Tap) -> None:
     """monitoring off: no records, still a request"""
     mesh.config.monitoring = False
     mesh.manage(pair.client, pair.server)
     with pair.connect() as connection:
-        assert [request.tuple for request in mesh.auth_requests] == [connection.tuple]
+        assert [request.tuple for request in mesh.authorize(lambda _request: Verdict.DENY)] == [
+            connection.tuple
+        ]
+        assert is_watched(tap, connection.client, Op.ACTIVE_ESTABLISHED)
+        assert is_watched(tap, connection.server, Op.PASSIVE_ESTABLISHED)
     pair.lab.settle()
     assert not mesh.observed
+    assert not mesh.verdicts
 
 
 @pytest.mark.parametrize("name", ["node_ip", "pod_gateway"])
