@@ -30,7 +30,7 @@ from typing import Any
 from testbed.kernel.syscalls import CLONE_NEWNET, clone_into, die_with_parent, pidfd_send_signal, unshare
 
 PACKET = 64 * 1024
-FDS = 8
+FDS = 64
 
 
 def send(sock: socket.socket, message: Sequence[object], fds: Sequence[int] = ()) -> None:
@@ -178,30 +178,40 @@ def _be_broker(control: socket.socket, sysctls: dict[str, str]) -> None:
     _serve(control, {"socket": _make_socket, "sysctl": _write_sysctl, "spawn": _spawn})
 
 
-def _fork_broker(
+def _fork_brokers(
     spawner: socket.socket, fds: list[int], sysctls: dict[str, str]
 ) -> tuple[list[object], list[int]]:
-    cgroup, control_fd = fds
-    pid, pidfd = clone_into(cgroup)
-    if pid == 0:
-        try:
-            spawner.close()
-            os.close(cgroup)
-            with socket.socket(fileno=control_fd) as control:
-                _be_broker(control, sysctls)
-        finally:
-            os._exit(0)
-    return [pid], [pidfd]
+    """Forks a broker for each (cgroup, control socket) in ``fds``; hands their pidfds over, in order.
+
+    When one cannot be forked those before it end too, as soon as their control sockets close.
+    """
+    pidfds: list[int] = []
+    try:
+        for cgroup, control in zip(fds[::2], fds[1::2], strict=True):
+            pid, pidfd = clone_into(cgroup)
+            if pid == 0:
+                try:
+                    spawner.close()
+                    close_all([fd for fd in (*fds, *pidfds) if fd != control])
+                    with socket.socket(fileno=control) as sock:
+                        _be_broker(sock, sysctls)
+                finally:
+                    os._exit(0)
+            pidfds.append(pidfd)
+    except OSError:
+        close_all(pidfds)
+        raise
+    return [], pidfds
 
 
 def main(control_fd: int) -> None:
-    """The spawner: forks a broker for each request, until its control socket closes."""
+    """The spawner: forks brokers, until its control socket closes."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # brokers leave no zombies
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the testbed's; we end with it
     gc.collect()
     gc.freeze()  # pages that no collection touches stay shared with the brokers
     with socket.socket(fileno=control_fd) as sock:
-        _serve(sock, {"broker": partial(_fork_broker, sock)})
+        _serve(sock, {"brokers": partial(_fork_brokers, sock)})
 
 
 if __name__ == "__main__":

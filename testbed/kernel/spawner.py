@@ -21,7 +21,7 @@ from testbed.kernel.netlink import prepare
 
 REPLY_DEADLINE_S = 10.0
 _NEEDED = "run as root (CAP_SYS_ADMIN and CAP_NET_ADMIN) on Linux 5.10 or later"
-_AT_ONCE = 16  # brokers asked for before an answer is taken: bounded by the sockets' buffers
+_AT_ONCE = 16  # brokers in a request: two descriptors each, of the 64 that a message may have
 _START = (
     "import sys; sys.path.insert(0, sys.argv[1]); "
     "from testbed.kernel.broker import main; main(int(sys.argv[2]))"
@@ -187,43 +187,36 @@ class Spawner(Closing):
     def namespaces(self, cgroup_fds: Mapping[str, int], sysctls: Mapping[str, str]) -> dict[str, Namespace]:
         """Makes network namespaces, by name, each with a broker in its cgroup and the sysctls set.
 
-        They are asked for all at once, so that one starts while the next is forked. `MachineError`
-        when the kernel refuses one; then none is left.
+        `MachineError` when the kernel refuses one; then none is left.
         """
         with ExitStack() as undo:
             made: dict[str, Namespace] = {}
             for names in _chunks(list(cgroup_fds), _AT_ONCE):
-                controls = {}
-                for name in names:
-                    controls[name] = undo.enter_context(self._request(cgroup_fds[name], sysctls))
-                # all answers are taken before any is acted on, or the next question would get them
-                for name, pidfd in zip(names, self._forked(names, undo), strict=True):
-                    made[name] = _born(name, controls[name], pidfd)
+                controls, pidfds = self._fork(names, [cgroup_fds[name] for name in names], sysctls, undo)
+                for name, control, pidfd in zip(names, controls, pidfds, strict=True):
+                    made[name] = _born(name, control, pidfd)
                     undo.callback(made[name].close)
             undo.pop_all()
         return made
 
-    def _request(self, cgroup_fd: int, sysctls: Mapping[str, str]) -> Socket:
-        control, theirs = _pair()
-        with theirs:
-            _send(self._control, "the spawner", ["broker", dict(sysctls)], [cgroup_fd, theirs.fileno()])
-        return control
-
-    def _forked(self, names: Sequence[str], undo: ExitStack) -> list[_Descriptor]:
-        refused: MachineError | None = None
-        pidfds: list[_Descriptor] = []
-        for name in names:
-            (code, *values), fds = _reply(self._control, "the spawner")
-            pidfds += [undo.enter_context(_Descriptor(fd)) for fd in fds]
-            if code and refused is None:
-                refused = MachineError(
-                    f"fork the broker of {name}",
-                    f"{errno_name(code)}: {values[0]}",
-                    _NEEDED,
-                )
-        if refused is not None:
-            raise refused
-        return pidfds
+    def _fork(
+        self, names: Sequence[str], cgroup_fds: Sequence[int], sysctls: Mapping[str, str], undo: ExitStack
+    ) -> tuple[list[Socket], list[_Descriptor]]:
+        """Asks for brokers all at once: one sets its namespace up while the next is forked."""
+        controls, passed = [], []
+        with ExitStack() as theirs:
+            for cgroup_fd in cgroup_fds:
+                ours, other = _pair()
+                controls.append(undo.enter_context(ours))
+                passed += [cgroup_fd, theirs.enter_context(other).fileno()]
+            _send(self._control, "the spawner", ["brokers", dict(sysctls)], passed)
+        (code, *values), fds = _reply(self._control, "the spawner")
+        pidfds = [undo.enter_context(_Descriptor(fd)) for fd in fds]
+        if code:
+            raise MachineError(
+                f"fork the brokers of {', '.join(names)}", f"{errno_name(code)}: {values[0]}", _NEEDED
+            )
+        return controls, pidfds
 
     def close(self) -> None:
         """Ends the spawner, and with it every broker that is left."""
