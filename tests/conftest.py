@@ -25,13 +25,14 @@ def testbed_command() -> Run:
         env: Mapping[str, str] | None = None,
         cwd: Path = ROOT,
     ) -> subprocess.CompletedProcess[str]:
+        inherited = {name: value for name, value in os.environ.items() if name != "TESTBED_COMMAND"}
         return subprocess.run(
             [*prefix, sys.executable, "-m", "testbed", *arguments],
             capture_output=True,
             text=True,
             check=False,
             cwd=cwd,
-            env={**os.environ, "COLUMNS": "120", **(env or {})},
+            env={**inherited, "COLUMNS": "120", **(env or {})},
             timeout=60,
         )
 

@@ -191,6 +191,8 @@ def test_doctor_without_root(testbed_command: Run) -> None:
     done = testbed_command("doctor", prefix=NOBODY)
     assert done.returncode == 3
     assert "→ sudo testbed doctor" in done.stdout
+    done = testbed_command("doctor", prefix=NOBODY, env={"TESTBED_COMMAND": "./tb"})
+    assert "→ sudo ./tb doctor" in done.stdout
 
 
 def test_version_and_help(testbed_command: Run) -> None:
@@ -208,7 +210,8 @@ def test_a_persons_own_pytest_settings_do_not_reach_a_check(testbed_command: Run
 
 def test_ctrl_c_shows_what_had_been_run_and_leaves_nothing() -> None:
     with subprocess.Popen(
-        [sys.executable, "-m", "testbed", "check"],
+        # whoever runs the tests in the background ignores Ctrl-C, and that is inherited
+        ["env", "--default-signal=INT", sys.executable, "-m", "testbed", "check"],  # noqa: S607
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
