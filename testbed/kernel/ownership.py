@@ -1,6 +1,6 @@
 """What no descriptor can own: cgroup directories. They carry an owner lock and outlive only its holder.
 
-Before a session makes its cgroup it links a locked record of it into ``/run/sockops-testbed``. The
+Before a run makes its cgroup it links a locked record of it into ``/run/sockops-testbed``. The
 lock (flock) ends with the process, however it ends. `reap` removes what a record names when, and
 only when, it gets that record's lock: never by the look of a name.
 """
@@ -26,7 +26,7 @@ _CGROUP_NAME = re.compile(r"sockops-testbed-[0-9a-f]{16}")
 
 @dataclass(frozen=True)
 class Reaped:
-    """A dead session's cgroup that was removed, and the processes that were still in it."""
+    """A dead run's cgroup that was removed, and the processes that were still in it."""
 
     cgroup: str
     pids: tuple[int, ...]
@@ -69,7 +69,7 @@ def _forget(record: Path, cgroup: Path) -> None:
 
 
 def reap(root: CgroupRoot, registry: Path | None = None, *, strict: bool = True) -> list[Reaped]:
-    """Removes what dead sessions left; what a living one owns is not touched.
+    """Removes what dead runs left; what a living one owns is not touched.
 
     What cannot be removed does not keep the rest. It is raised in the end (`MachineError`), unless
     ``strict`` is false: a new run has no need of it.

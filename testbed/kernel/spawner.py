@@ -165,7 +165,7 @@ def _born(name: str, control: Socket, pidfd: _Descriptor) -> Namespace:
 
 
 class Spawner(Closing):
-    """The small process that every broker is forked from. One a session; a context manager."""
+    """The small process that every broker is forked from. One a process; a context manager."""
 
     def __init__(self) -> None:
         ours, theirs = _pair()
