@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -108,7 +109,7 @@ def test_gc_leaves_the_living_alone(testbed_command: Run) -> None:
 def test_gc_leaves_foreign_cgroups_alone(testbed_command: Run) -> None:
     """Never by the look of a name: this one is called like ours, and nothing says that it is."""
     with cgroup_root() as root:
-        foreign = root.path / "sockops-testbed-0123456789abcdef"
+        foreign = root.path / f"sockops-testbed-{secrets.token_hex(8)}"
         foreign.mkdir()
         try:
             assert testbed_command("gc").returncode == 0

@@ -6,8 +6,9 @@ import errno
 import fcntl
 import json
 import os
+import secrets
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -40,12 +41,14 @@ class Busy:
 
 
 def test_removal_waits_until_it_is_no_longer_busy(root: CgroupRoot, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = root.path / "sockops-testbed-test-busy"
-    path.mkdir()
-    busy = Busy(monkeypatch, times=3)
-    remove_tree(path)
-    assert busy.left == 0
-    assert not path.exists()
+    with ExitStack() as stack:
+        path = root.path / f"sockops-testbed-test-{secrets.token_hex(8)}"
+        path.mkdir()
+        stack.callback(remove_tree, path)
+        busy = Busy(monkeypatch, times=3)
+        remove_tree(path)
+        assert busy.left == 0
+        assert not path.exists()
 
 
 def test_what_cannot_be_removed_keeps_its_record(
@@ -66,35 +69,34 @@ def test_what_cannot_be_removed_keeps_its_record(
     assert list(tmp_path.iterdir()) == []
 
 
-def dead_run(root: CgroupRoot, registry: Path, number: int) -> Path:
-    """What a run that was killed has left."""
-    path = root.path / f"sockops-testbed-{number:016x}"
+@pytest.fixture
+def dead_run(root: CgroupRoot, tmp_path: Path) -> Iterator[Path]:
+    """What a run that was killed has left: its cgroup, and a record of it in ``tmp_path``."""
+    path = root.path / f"sockops-testbed-{secrets.token_hex(8)}"
     path.mkdir()
-    (registry / f"{path.name}.json").write_text(json.dumps({"cgroup": path.name, "pid": 1}), encoding="utf-8")
-    return path
+    (tmp_path / f"{path.name}.json").write_text(json.dumps({"cgroup": path.name, "pid": 1}), encoding="utf-8")
+    yield path
+    remove_tree(path)
 
 
 @pytest.mark.parametrize("strict", [True, False])
-def test_a_bad_record_does_not_keep_the_rest(root: CgroupRoot, tmp_path: Path, strict: bool) -> None:
+def test_a_bad_record_does_not_keep_the_rest(
+    root: CgroupRoot, dead_run: Path, tmp_path: Path, strict: bool
+) -> None:
     (tmp_path / "a.json").write_text("what is this", encoding="utf-8")
-    path = dead_run(root, tmp_path, os.getpid())
     if strict:
         with pytest.raises(MachineError, match="not a record of ours"):
             reap(root, tmp_path)
     else:
-        assert [each.cgroup for each in reap(root, tmp_path, strict=False)] == [path.name]
-    assert not path.exists()
+        assert [each.cgroup for each in reap(root, tmp_path, strict=False)] == [dead_run.name]
+    assert not dead_run.exists()
     assert [left.name for left in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_a_locked_record_is_somebodys(root: CgroupRoot, tmp_path: Path) -> None:
-    path = dead_run(root, tmp_path, os.getpid() + (1 << 32))
-    try:
-        with (tmp_path / f"{path.name}.json").open("rb") as owner:
-            fcntl.flock(owner, fcntl.LOCK_EX)
-            assert reap(root, tmp_path) == []
-            assert path.exists()
-        assert len(reap(root, tmp_path)) == 1
-    finally:
-        with suppress(FileNotFoundError):
-            path.rmdir()
+def test_a_locked_record_is_somebodys(root: CgroupRoot, dead_run: Path, tmp_path: Path) -> None:
+    with (tmp_path / f"{dead_run.name}.json").open("rb") as owner:
+        fcntl.flock(owner, fcntl.LOCK_EX)
+        assert reap(root, tmp_path) == []
+        assert dead_run.exists()
+    assert len(reap(root, tmp_path)) == 1
+    assert not dead_run.exists()
