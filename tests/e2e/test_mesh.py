@@ -73,6 +73,16 @@ def test_the_connect_hook_makes_the_storage(pair: Pair, mesh: Mesh) -> None:
         assert connection.server not in mesh.storage
 
 
+def test_a_connect_begins_anew(pair: Pair, mesh: Mesh) -> None:
+    """What an earlier connect() of the socket left is gone; what user space wants stays."""
+    with pair.client_socket() as sock:
+        mesh.storage[sock] = Storage(via_waypoint=True, has_encoded=True, asked_for=(B, 9))
+        with pair.connect(sock) as connection:
+            storage = mesh.storage[sock]
+            assert storage.asked_for == (connection.tuple.dst, connection.tuple.dport)
+            assert (storage.via_waypoint, storage.has_encoded) == (True, False)
+
+
 def test_udp_sockets_have_none(pair: Pair, mesh: Mesh) -> None:
     with pair.client.socket(pair.family.client, socket.SOCK_DGRAM) as sock:
         sock.connect((str(pair.server.address(pair.family.version)), 9))
