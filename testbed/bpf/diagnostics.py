@@ -1,17 +1,14 @@
-"""What a compiler or the verifier said, shortened to what a person needs first."""
+"""What a compiler said, shortened to what a person needs first; and descriptor 2, where it says it."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 _CLANG_ERROR = re.compile(r"^(?P<where>\S.*?:\d+:\d+): (?:fatal )?error: (?P<text>.*)$")
-_PLACE = re.compile(r"@ (?P<file>\S+):(?P<line>\d+)$")
-_VERIFIER_END = re.compile(r"^processed \d+ insns|^verification time|^stack depth|^max_states")
 
 
 class Captured:
@@ -43,7 +40,7 @@ def captured_stderr(captured: Captured) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Digest:
-    """``reason`` in one line, ``lines`` of the source or log around it."""
+    """``reason`` in one line, ``lines`` of the source around it."""
 
     reason: str
     lines: str = ""
@@ -56,31 +53,3 @@ def compiler_digest(output: str) -> Digest:
         if match := _CLANG_ERROR.match(line):
             return Digest(match["text"], "\n".join((f"{match['where']}:", *lines[number + 1 : number + 3])))
     return Digest(lines[0] if lines else "the compiler said nothing")
-
-
-def verifier_digest(log: str, sources: Sequence[Path] = ()) -> Digest:
-    """The verifier's last word before its statistics, with the C line that it stood at.
-
-    Since Linux 6.10 the log names the line (``; code @ file:line``). It is then quoted from
-    ``sources``: bcc compiles a rewritten text, and the log's own quotation is of that one.
-    """
-    lines = [line for line in log.splitlines() if line.strip()]
-    ends = [number for number, line in enumerate(lines) if _VERIFIER_END.match(line)]
-    lines = lines[: ends[0]] if ends else lines
-    if not lines:
-        return Digest("the verifier said nothing")
-    code = next((line for line in reversed(lines) if line.startswith(";")), "")
-    return Digest(lines[-1].strip(), _quote(code.lstrip("; "), sources))
-
-
-def _quote(code: str, sources: Sequence[Path]) -> str:
-    match = _PLACE.search(code)
-    if match is None:
-        return code
-    for source in sources:
-        if source.name == match["file"]:
-            lines = source.read_text(encoding="utf-8").splitlines()
-            number = int(match["line"])
-            around = range(max(number - 1, 1), min(number + 1, len(lines)) + 1)
-            return "\n".join((f"{source}:{number}:", *(f"{n:>5} | {lines[n - 1]}" for n in around)))
-    return code
