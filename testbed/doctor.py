@@ -132,7 +132,7 @@ def _reference(made: _Examination) -> str:
 
     program_set = made.stack.enter_context(load_reference())
     made.made["mesh"] = made.stack.enter_context(Mesh(program_set, made.made["lab"]))
-    kinds = ", ".join(program.kind.section for program in program_set.programs.values())
+    kinds = ", ".join(program.kind.section for program in program_set.programs.values() if program.kind)
     return f"compiled, loaded, attached: {kinds}"
 
 

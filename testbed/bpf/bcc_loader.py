@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from testbed.bpf.diagnostics import Captured, captured_stderr, compiler_digest, verifier_digest
+from testbed.bpf import libbpf
+from testbed.bpf.btf import parse_btf
+from testbed.bpf.diagnostics import Captured, captured_stderr, compiler_digest
 from testbed.bpf.features import kernel_btf
 from testbed.bpf.headers import Headers, find_headers
 from testbed.bpf.kinds import ProgramKind
+from testbed.bpf.layout import Struct, Type
 from testbed.bpf.maps import Map
 from testbed.bpf.program_set import Program, ProgramSet
 from testbed.bpf.source import expand
+from testbed.bpf.variables import MapVariables, Place
+from testbed.bpf.verifier import parse_verifier_log
 from testbed.errors import MachineError, ProgramError
 from testbed.logs import save_log
 
@@ -37,42 +43,6 @@ class SourceSet:
     def files(self) -> tuple[Path, ...]:
         """Every file whose lines an error may name."""
         return (*self.sources, *(header for folder in self.include for header in sorted(folder.glob("*.h"))))
-
-
-class _ArrayVariables(MutableMapping[str, bytes]):
-    """Global variables that live in the fields of an array map's only value."""
-
-    def __init__(self, array: Map, value_type: Any) -> None:
-        self._array = array
-        self._fields: dict[str, tuple[int, int]] = {
-            name: (getattr(value_type, name).offset, getattr(value_type, name).size)
-            for name, *_ in value_type._fields_
-        }
-
-    def _value(self) -> bytes:
-        value = self._array.get(bytes(4))
-        assert value is not None, "an array always has its entry 0"
-        return value
-
-    def __getitem__(self, name: str) -> bytes:
-        offset, size = self._fields[name]
-        return self._value()[offset : offset + size]
-
-    def __setitem__(self, name: str, data: bytes) -> None:
-        offset, size = self._fields[name]
-        if len(data) != size:
-            raise ValueError(f"variable {name} has {size} bytes, not {len(data)}")
-        value = self._value()
-        self._array.set(bytes(4), value[:offset] + data + value[offset + size :])
-
-    def __delitem__(self, name: str) -> None:
-        raise TypeError("a program's variables cannot be removed")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._fields)
-
-    def __len__(self) -> int:
-        return len(self._fields)
 
 
 def _import_bcc() -> Any:
@@ -125,16 +95,13 @@ def load(source_set: SourceSet) -> ProgramSet:
             name: Program(name, kind, _load_program(module, source_set, name, kind))
             for name, kind in source_set.programs
         }
-        maps = {name: Map(name, _map_fd(bcc, module, name)) for name in source_set.maps}
-        variables: MutableMapping[str, bytes] = {}
-        if source_set.globals_map is not None:
-            name = source_set.globals_map
-            variables = _ArrayVariables(Map(name, _map_fd(bcc, module, name)), module[name.encode()].Leaf)
+        maps = {name: _map(bcc, module, name) for name in source_set.maps}
+        places = _variables(bcc, module, source_set.globals_map)
     except BaseException:
         module.cleanup()
         raise
     origin = f"{source_set.name} ({', '.join(path.name for path in source_set.sources)}) by bcc"
-    return ProgramSet(programs, maps, variables, module.cleanup, diagnostics, origin)
+    return ProgramSet(programs, maps, MapVariables(lambda: places), module.cleanup, diagnostics, origin)
 
 
 def _compile(bcc: Any, source_set: SourceSet, text: str, headers: Headers) -> tuple[Any, str]:
@@ -168,12 +135,12 @@ def _load_program(module: Any, source_set: SourceSet, name: str, kind: ProgramKi
             return int(module.load_func(name.encode(), kind.prog_type, attach_type=kind.attach_type).fd)
     except Exception as error:
         _reraise_unless_of_bcc(error)
-        digest = verifier_digest(said.text, source_set.files())
+        report = parse_verifier_log(said.text)
         raise ProgramError(
             f"load {name} ({kind.section})",
-            f"{str(error).rpartition(': ')[2]}: {digest.reason}",
+            f"{str(error).rpartition(': ')[2]}: {report.reason}",
             f"the whole log is in {save_log(f'verifier-{name}', said.text)}",
-            digest.lines,
+            report.lines(source_set.files()),
         ) from error
 
 
@@ -189,3 +156,29 @@ def _map_fd(bcc: Any, module: Any, name: str) -> int:
     if fd < 0:
         raise ProgramError(f"find the map {name}", "the sources do not define it")
     return fd
+
+
+def _map(bcc: Any, module: Any, name: str) -> Map:
+    """A map with the types that the kernel has for it: of those that bcc gives it none, bytes."""
+    fd = _map_fd(bcc, module, name)
+    return Map(name, fd, partial(_kernel_types, fd))
+
+
+def _kernel_types(fd: int) -> tuple[Type | None, Type | None]:
+    described = libbpf.map_btf(fd)
+    if described is None:
+        return None, None
+    blob, key_id, value_id = described
+    btf = parse_btf(blob)
+    return btf.type(key_id), btf.type(value_id)
+
+
+def _variables(bcc: Any, module: Any, name: str | None) -> dict[str, tuple[Place, ...]]:
+    """bcc has no global variables: they are the fields of an array map's only value."""
+    if name is None:
+        return {}
+    array = _map(bcc, module, name)
+    if not isinstance(array.value_type, Struct):
+        raise ProgramError(f"find the variables in {name}", "its value has no BTF, or is no struct")
+    found = {field.name: array.value_type.field_at(field.name) for field in array.value_type.fields}
+    return {each: (Place(array, offset, kind.size, kind),) for each, (offset, kind) in found.items()}

@@ -9,18 +9,21 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from ctypes import POINTER, byref, c_int, c_size_t, c_uint32, c_uint64, c_void_p
 from functools import cache
 from typing import Literal
 
 from testbed.errors import MachineError
 
+_PROG_INFO_SIZE, _PROG_INFO_GPL = 88, 84  # struct bpf_prog_info up to gpl_compatible, the lowest bit there
+Signature = tuple[str, object, tuple[object, ...]]
+ALLOW_MULTI = 2  # BPF_F_ALLOW_MULTI: beside the programs that a cgroup has already
 _SAMPLE = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t)
 
 
 class _MapInfo(ctypes.Structure):
-    """The leading part of ``struct bpf_map_info`` (Linux 4.13)."""
+    """The leading part of ``struct bpf_map_info`` (Linux 4.18)."""
 
     _fields_ = (
         ("type", c_uint32),
@@ -30,52 +33,127 @@ class _MapInfo(ctypes.Structure):
         ("max_entries", c_uint32),
         ("map_flags", c_uint32),
         ("name", ctypes.c_char * 16),
+        ("ifindex", c_uint32),
+        ("btf_vmlinux_value_type_id", c_uint32),
+        ("netns_dev", c_uint64),
+        ("netns_ino", c_uint64),
+        ("btf_id", c_uint32),
+        ("btf_key_type_id", c_uint32),
+        ("btf_value_type_id", c_uint32),
     )
 
 
-@cache
-def _library() -> ctypes.CDLL:
+class _BtfInfo(ctypes.Structure):
+    """The leading part of ``struct bpf_btf_info`` (Linux 4.18)."""
+
+    _fields_ = (("btf", c_uint64), ("btf_size", c_uint32), ("id", c_uint32))
+
+
+def open_library(signatures: Iterable[Signature]) -> ctypes.CDLL:
+    """libbpf with these functions declared: (name, type of the result, types of the arguments)."""
     try:
         lib = ctypes.CDLL("libbpf.so.1", use_errno=True)
     except OSError as error:
         raise MachineError("load libbpf.so.1", str(error), "apt-get install libbpf1") from error
-    fd, pointer = c_int, c_void_p
-    for name, result, arguments in (
-        ("bpf_map_lookup_elem", c_int, (fd, pointer, pointer)),
-        ("bpf_map_update_elem", c_int, (fd, pointer, pointer, c_uint64)),
-        ("bpf_map_delete_elem", c_int, (fd, pointer)),
-        ("bpf_map_get_next_key", c_int, (fd, pointer, pointer)),
-        ("bpf_obj_get_info_by_fd", c_int, (fd, pointer, POINTER(c_uint32))),
-        ("bpf_link_create", c_int, (fd, fd, c_int, pointer)),
-        ("bpf_prog_attach", c_int, (fd, fd, c_int, c_uint32)),
-        ("bpf_prog_detach2", c_int, (fd, fd, c_int)),
-        ("bpf_prog_get_next_id", c_int, (c_uint32, POINTER(c_uint32))),
-        ("bpf_map_get_next_id", c_int, (c_uint32, POINTER(c_uint32))),
-        ("bpf_link_get_next_id", c_int, (c_uint32, POINTER(c_uint32))),
-        ("libbpf_probe_bpf_helper", c_int, (c_int, c_int, pointer)),
-        ("ring_buffer__new", c_void_p, (fd, _SAMPLE, pointer, pointer)),
-        ("ring_buffer__consume", c_int, (pointer,)),
-        ("ring_buffer__epoll_fd", c_int, (pointer,)),
-        ("ring_buffer__free", None, (pointer,)),
-    ):
+    for name, result, arguments in signatures:
         function = getattr(lib, name)
         function.restype = result
         function.argtypes = arguments
     return lib
 
 
-def _checked(result: int, what: str) -> int:
+_CALLS: tuple[Signature, ...] = (
+    ("bpf_map_lookup_elem", c_int, (c_int, c_void_p, c_void_p)),
+    ("bpf_map_update_elem", c_int, (c_int, c_void_p, c_void_p, c_uint64)),
+    ("bpf_map_delete_elem", c_int, (c_int, c_void_p)),
+    ("bpf_map_get_next_key", c_int, (c_int, c_void_p, c_void_p)),
+    ("bpf_obj_get_info_by_fd", c_int, (c_int, c_void_p, POINTER(c_uint32))),
+    ("bpf_btf_get_fd_by_id", c_int, (c_uint32,)),
+    ("libbpf_num_possible_cpus", c_int, ()),
+    ("bpf_link_create", c_int, (c_int, c_int, c_int, c_void_p)),
+    ("bpf_prog_attach", c_int, (c_int, c_int, c_int, c_uint32)),
+    ("bpf_prog_detach2", c_int, (c_int, c_int, c_int)),
+    ("bpf_prog_get_next_id", c_int, (c_uint32, POINTER(c_uint32))),
+    ("bpf_map_get_next_id", c_int, (c_uint32, POINTER(c_uint32))),
+    ("bpf_link_get_next_id", c_int, (c_uint32, POINTER(c_uint32))),
+    ("libbpf_probe_bpf_helper", c_int, (c_int, c_int, c_void_p)),
+    ("libbpf_probe_bpf_prog_type", c_int, (c_int, c_void_p)),
+    ("libbpf_probe_bpf_map_type", c_int, (c_int, c_void_p)),
+    ("libbpf_bpf_prog_type_str", ctypes.c_char_p, (c_int,)),
+    ("ring_buffer__new", c_void_p, (c_int, _SAMPLE, c_void_p, c_void_p)),
+    ("ring_buffer__consume", c_int, (c_void_p,)),
+    ("ring_buffer__epoll_fd", c_int, (c_void_p,)),
+    ("ring_buffer__free", None, (c_void_p,)),
+)
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    return open_library(_CALLS)
+
+
+def require() -> None:
+    """`MachineError` where there is no libbpf.so.1."""
+    _library()
+
+
+def checked(result: int, what: str) -> int:
+    """The result of a call, unless it is an errno: that is raised."""
     if result < 0:
         raise OSError(-result, f"{what}: {os.strerror(-result)}")
     return result
 
 
+def _info(fd: int, info: ctypes.Structure) -> None:
+    size = c_uint32(ctypes.sizeof(info))
+    checked(_library().bpf_obj_get_info_by_fd(fd, byref(info), byref(size)), "BPF_OBJ_GET_INFO_BY_FD")
+
+
+def _map_info(map_fd: int) -> _MapInfo:
+    info = _MapInfo()
+    _info(map_fd, info)
+    return info
+
+
 def map_info(map_fd: int) -> tuple[int, int, int, int]:
     """Returns (type, key size, value size, max entries) of a map; sizes in bytes."""
-    info = _MapInfo()
-    size = c_uint32(ctypes.sizeof(info))
-    _checked(_library().bpf_obj_get_info_by_fd(map_fd, byref(info), byref(size)), "map info")
+    info = _map_info(map_fd)
     return info.type, info.key_size, info.value_size, info.max_entries
+
+
+def map_flags(map_fd: int) -> int:
+    """The flags that a map was made with (BPF_F_…)."""
+    return int(_map_info(map_fd).map_flags)
+
+
+def map_btf(map_fd: int) -> tuple[bytes, int, int] | None:
+    """The BTF that the kernel holds for a map, and the ids of key and value in it. None without."""
+    info = _map_info(map_fd)
+    if not info.btf_id:
+        return None
+    btf_fd = checked(_library().bpf_btf_get_fd_by_id(info.btf_id), "BPF_BTF_GET_FD_BY_ID")
+    try:
+        described = _BtfInfo()
+        _info(btf_fd, described)
+        blob = ctypes.create_string_buffer(described.btf_size)
+        described = _BtfInfo(ctypes.addressof(blob), len(blob))
+        _info(btf_fd, described)
+    finally:
+        os.close(btf_fd)
+    return blob.raw, info.btf_key_type_id, info.btf_value_type_id
+
+
+def is_gpl_compatible(program_fd: int) -> bool:
+    """Whether the kernel took a program's license for a GPL-compatible one (Linux 4.18)."""
+    info = ctypes.create_string_buffer(_PROG_INFO_SIZE)
+    size = c_uint32(len(info))
+    checked(_library().bpf_obj_get_info_by_fd(program_fd, info, byref(size)), "BPF_OBJ_GET_INFO_BY_FD")
+    return bool(info.raw[_PROG_INFO_GPL] & 1)
+
+
+def possible_cpus() -> int:
+    """How many values an entry of a per-CPU map has."""
+    return checked(_library().libbpf_num_possible_cpus(), "number of CPUs")
 
 
 def map_lookup(map_fd: int, key: bytes, value_size: int) -> bytes | None:
@@ -84,13 +162,13 @@ def map_lookup(map_fd: int, key: bytes, value_size: int) -> bytes | None:
     result = _library().bpf_map_lookup_elem(map_fd, key, value)
     if result == -errno.ENOENT:
         return None
-    _checked(result, "map lookup")
+    checked(result, "map lookup")
     return value.raw
 
 
 def map_update(map_fd: int, key: bytes, value: bytes) -> None:
     """Sets the value of a key, present before or not (BPF_ANY)."""
-    _checked(_library().bpf_map_update_elem(map_fd, key, value, 0), "map update")
+    checked(_library().bpf_map_update_elem(map_fd, key, value, 0), "map update")
 
 
 def map_delete(map_fd: int, key: bytes) -> bool:
@@ -98,7 +176,7 @@ def map_delete(map_fd: int, key: bytes) -> bool:
     result = _library().bpf_map_delete_elem(map_fd, key)
     if result == -errno.ENOENT:
         return False
-    _checked(result, "map delete")
+    checked(result, "map delete")
     return True
 
 
@@ -108,23 +186,23 @@ def map_next_key(map_fd: int, key: bytes | None, key_size: int) -> bytes | None:
     result = _library().bpf_map_get_next_key(map_fd, key, following)
     if result == -errno.ENOENT:
         return None
-    _checked(result, "map next key")
+    checked(result, "map next key")
     return following.raw
 
 
 def link_create(program_fd: int, target_fd: int, attach_type: int) -> int:
     """Attaches by a bpf_link (cgroups: Linux 5.7) and returns its descriptor: closing it detaches."""
-    return _checked(_library().bpf_link_create(program_fd, target_fd, attach_type, None), "bpf_link_create")
+    return checked(_library().bpf_link_create(program_fd, target_fd, attach_type, None), "bpf_link_create")
 
 
-def program_attach(program_fd: int, target_fd: int, attach_type: int) -> None:
+def program_attach(program_fd: int, target_fd: int, attach_type: int, flags: int = 0) -> None:
     """Attaches without a link: lasts as long as the target, or until `program_detach`."""
-    _checked(_library().bpf_prog_attach(program_fd, target_fd, attach_type, 0), "BPF_PROG_ATTACH")
+    checked(_library().bpf_prog_attach(program_fd, target_fd, attach_type, flags), "BPF_PROG_ATTACH")
 
 
 def program_detach(program_fd: int, target_fd: int, attach_type: int) -> None:
     """Takes back a `program_attach`."""
-    _checked(_library().bpf_prog_detach2(program_fd, target_fd, attach_type), "BPF_PROG_DETACH")
+    checked(_library().bpf_prog_detach2(program_fd, target_fd, attach_type), "BPF_PROG_DETACH")
 
 
 def object_ids(kind: Literal["prog", "map", "link"]) -> set[int]:
@@ -135,13 +213,29 @@ def object_ids(kind: Literal["prog", "map", "link"]) -> set[int]:
     while (result := following(number.value, byref(number))) == 0:
         found.add(number.value)
     if result != -errno.ENOENT:
-        _checked(result, f"ids of every BPF {kind}")
+        checked(result, f"ids of every BPF {kind}")
     return found
 
 
 def has_helper(prog_type: int, helper: int) -> bool:
     """Whether the running kernel lets a program of this type call the helper (``enum bpf_func_id``)."""
-    return _checked(_library().libbpf_probe_bpf_helper(prog_type, helper, None), "helper probe") == 1
+    return checked(_library().libbpf_probe_bpf_helper(prog_type, helper, None), "helper probe") == 1
+
+
+def has_program_type(number: int) -> bool:
+    """Whether the running kernel takes programs of a type; `OSError` for one that libbpf cannot ask for."""
+    return checked(_library().libbpf_probe_bpf_prog_type(number, None), "program type probe") == 1
+
+
+def has_map_type(number: int) -> bool:
+    """Whether the running kernel makes maps of a type; `OSError` for one that libbpf cannot ask for."""
+    return checked(_library().libbpf_probe_bpf_map_type(number, None), "map type probe") == 1
+
+
+def program_type_name(number: int) -> str:
+    """``sock_ops``, ``cgroup_sock_addr``; ``type 99`` for one that libbpf has no name for."""
+    name: bytes | None = _library().libbpf_bpf_prog_type_str(number)
+    return name.decode() if name else f"type {number}"
 
 
 class RingConsumer:
@@ -167,7 +261,7 @@ class RingConsumer:
 
     def consume(self) -> int:
         """Takes all that is in the ring; returns how many records."""
-        return _checked(_library().ring_buffer__consume(self._open()), "ring consume")
+        return checked(_library().ring_buffer__consume(self._open()), "ring consume")
 
     def fileno(self) -> int:
         """A descriptor that is readable when a record has come in; owned by the consumer."""

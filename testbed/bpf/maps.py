@@ -1,26 +1,60 @@
-"""A BPF map by its descriptor: bytes in, bytes out. Types are given by the rooms above."""
+"""A BPF map by its descriptor: bytes in, bytes out; and as Python values where its types are known."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 
 from testbed.bpf import libbpf
+from testbed.bpf.kinds import MapType, map_type_name
+from testbed.bpf.layout import Type, Value
+
+Types = tuple[Type | None, Type | None]
+_MMAPABLE = 1 << 10  # BPF_F_MMAPABLE
+_PER_CPU = {
+    MapType.PERCPU_HASH,
+    MapType.PERCPU_ARRAY,
+    MapType.LRU_PERCPU_HASH,
+    MapType.PERCPU_CGROUP_STORAGE,
+}
 
 
 class Map:
     """One map of a loaded set. The descriptor belongs to the set, not to this object.
 
     Sizes are in bytes; keys and values must have exactly these sizes (`ValueError` otherwise), as
-    the kernel would read beyond a shorter one.
+    the kernel would read beyond a shorter one. A per-CPU map's value is that of all CPUs, each
+    padded to 8 bytes: ``value_size`` is the size of all, ``cpus`` how many they are.
     """
 
-    def __init__(self, name: str, fd: int) -> None:
+    def __init__(self, name: str, fd: int, types: Callable[[], Types] | None = None) -> None:
+        """``types`` is asked for the types of key and value when they are needed first."""
         self.name = name
         self.fd = fd
         self.type, self.key_size, self.value_size, self.max_entries = libbpf.map_info(fd)
+        self.mappable = bool(libbpf.map_flags(fd) & _MMAPABLE)
+        self._types = types
+        self.cpus = 1
+        if self.type in _PER_CPU:
+            self.cpus = libbpf.possible_cpus()
+            self.value_size = (self.value_size + 7 & ~7) * self.cpus
+
+    @cached_property
+    def types(self) -> Types:
+        """The types of key and value, None for what has no BTF. `BtfError` when that is damaged."""
+        return self._types() if self._types else (None, None)
+
+    @property
+    def key_type(self) -> Type | None:
+        return self.types[0]
+
+    @property
+    def value_type(self) -> Type | None:
+        return self.types[1]
 
     def __repr__(self) -> str:
-        return f"<Map {self.name} type={self.type} key={self.key_size} value={self.value_size}>"
+        return f"<Map {self.name} {map_type_name(self.type)} key={self.key_size} value={self.value_size}>"
 
     def _key(self, key: bytes) -> bytes:
         if len(key) != self.key_size:
@@ -52,3 +86,85 @@ class Map:
         """Removes every key."""
         for key in list(self):
             self.delete(key)
+
+    @property
+    def typed(self) -> TypedMap:
+        """The same map in Python values."""
+        return TypedMap(self)
+
+
+@dataclass(frozen=True)
+class TypedMap:
+    """A map as Python values: structs are dicts, so that keys need not be hashable.
+
+    What has no BTF is bytes. A per-CPU map's value is a list, one item a CPU.
+    """
+
+    map: Map
+
+    def _key(self, key: Value) -> bytes:
+        return _encoded(self.map.key_type, key, f"key of map {self.map.name}")
+
+    def _encode_value(self, value: Value) -> bytes:
+        what = f"value of map {self.map.name}"
+        if self.map.cpus == 1:
+            return _encoded(self.map.value_type, value, what)
+        if not isinstance(value, list) or len(value) != self.map.cpus:
+            raise ValueError(f"{what}: a list of {self.map.cpus}, one a CPU")
+        each = self.map.value_size // self.map.cpus
+        return b"".join(_encoded(self.map.value_type, one, what).ljust(each, b"\0") for one in value)
+
+    def _decode_value(self, data: bytes) -> Value:
+        if self.map.cpus == 1:
+            return _decoded(self.map.value_type, data)
+        each = len(data) // self.map.cpus
+        size = self.map.value_type.size if self.map.value_type else each
+        return [_decoded(self.map.value_type, data[at : at + size]) for at in range(0, len(data), each)]
+
+    def get(self, key: Value) -> Value | None:
+        """The value of a key, None where it is absent."""
+        data = self.map.get(self._key(key))
+        return None if data is None else self._decode_value(data)
+
+    def __getitem__(self, key: Value) -> Value:
+        data = self.map.get(self._key(key))
+        if data is None:
+            raise KeyError(key)
+        return self._decode_value(data)
+
+    def __setitem__(self, key: Value, value: Value) -> None:
+        self.map.set(self._key(key), self._encode_value(value))
+
+    def __delitem__(self, key: Value) -> None:
+        if not self.map.delete(self._key(key)):
+            raise KeyError(key)
+
+    def __contains__(self, key: Value) -> bool:
+        return self.map.get(self._key(key)) is not None
+
+    def __iter__(self) -> Iterator[Value]:
+        return iter([_decoded(self.map.key_type, key) for key in self.map])
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.map)
+
+    def items(self) -> list[tuple[Value, Value]]:
+        """Keys with their values; a key that goes meanwhile is left out."""
+        found = [(key, self.map.get(key)) for key in self.map]
+        return [
+            (_decoded(self.map.key_type, key), self._decode_value(data))
+            for key, data in found
+            if data is not None
+        ]
+
+
+def _decoded(kind: Type | None, data: bytes) -> Value:
+    return data if kind is None else kind.decode(data)
+
+
+def _encoded(kind: Type | None, value: Value, what: str) -> bytes:
+    if kind is not None:
+        return kind.encode(value)
+    if not isinstance(value, bytes):
+        raise TypeError(f"the {what} has no BTF: give its bytes")
+    return value

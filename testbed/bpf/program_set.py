@@ -2,69 +2,75 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, MutableMapping
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from testbed.bpf import libbpf
 from testbed.bpf.kinds import ProgramKind
+from testbed.bpf.layout import Type
 from testbed.bpf.maps import Map
+from testbed.bpf.variables import MapVariables, TypedVariables
 from testbed.closing import Closing
-from testbed.errors import ProgramError, command, errno_name
 
 
 @dataclass(frozen=True)
 class Program:
-    """One loaded program. The descriptor belongs to the set."""
+    """One loaded program. The descriptor belongs to the set.
+
+    ``kind`` is None for what a lab has nothing to attach to. ``section`` is empty where it is the kind's.
+    """
 
     name: str
-    kind: ProgramKind
+    kind: ProgramKind | None
     fd: int
+    section: str = ""
+
+
+@dataclass(frozen=True)
+class ProgramFailure:
+    """A program that the kernel or libbpf did not take: why in one line, and the verifier's whole log."""
+
+    name: str
+    section: str
+    errno: int
+    reason: str
+    details: str
+    log: str
 
 
 @dataclass
 class ProgramSet(Closing):
     """Programs by name, maps by name, and the global variables by name as bytes.
 
-    ``release`` gives back what the loader holds; everything is owned by descriptors, so that a
-    killed process leaves nothing loaded. ``diagnostics`` is what the compiler said besides.
+    ``failures`` are the programs that could not be loaded; the rest is usable. ``assumed``
+    names maps of maps of which nobody said what is in them. ``debug_structs``
+    finds C structs by name in the debug information (DWARF), where there is some. ``release`` gives
+    back what the loader holds; everything is owned by descriptors, so that a killed process leaves
+    nothing loaded. ``diagnostics`` is what the compiler or libbpf said besides.
     """
 
     programs: Mapping[str, Program]
     maps: Mapping[str, Map]
-    variables: MutableMapping[str, bytes]
+    variables: MapVariables
     release: Callable[[], None]
     diagnostics: str = ""
     origin: str = ""
+    failures: tuple[ProgramFailure, ...] = ()
+    assumed: tuple[str, ...] = ()
+    debug_structs: Callable[[tuple[str, ...]], Mapping[str, Type]] = field(
+        default=lambda _names: {}, repr=False
+    )
     in_use: bool = False  # its maps are of one lab at a time
     _closed: bool = field(default=False, repr=False)
 
     def of_kind(self, kind: ProgramKind) -> list[Program]:
         return [program for program in self.programs.values() if program.kind is kind]
 
+    @property
+    def globals(self) -> TypedVariables:
+        """The variables as Python values of their C types."""
+        return TypedVariables(self.variables)
+
     def close(self) -> None:
         if not self._closed:
             self._closed = True
             self.release()
-
-
-def attach(program: Program, target_fd: int, stack: ExitStack) -> None:
-    """Attaches a program to a cgroup, or an sk_msg program to a sockhash, until ``stack`` closes.
-
-    Cgroups get a bpf_link, which a killed process leaves nothing of. A sockhash has links only
-    since Linux 6.10; there the attachment ends with the map at the latest.
-    """
-    kind = program.kind
-    try:
-        if kind.on_cgroup:
-            stack.callback(os.close, libbpf.link_create(program.fd, target_fd, kind.attach_type))
-        else:
-            libbpf.program_attach(program.fd, target_fd, kind.attach_type)
-            stack.callback(libbpf.program_detach, program.fd, target_fd, kind.attach_type)
-    except OSError as error:
-        raise ProgramError(
-            f"attach {program.name} ({kind.section})",
-            errno_name(error.errno or 0),
-            f"`{command('doctor')}` says what this kernel can attach",
-        ) from error

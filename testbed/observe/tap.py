@@ -15,9 +15,10 @@ from enum import IntEnum, IntFlag
 from typing import overload
 
 from testbed.bpf import libbpf
+from testbed.bpf.attach import attach
 from testbed.bpf.bcc_loader import SourceSet, load
 from testbed.bpf.kinds import ProgramKind
-from testbed.bpf.program_set import ProgramSet, attach
+from testbed.bpf.program_set import ProgramSet
 from testbed.closing import Closing
 from testbed.data import data_dir
 from testbed.errors import EventsLost, UsageError

@@ -1,0 +1,93 @@
+"""Attaches programs to what their kind asks for, until an ExitStack closes.
+
+A bpf_link wherever the kernel has one for that kind: it goes with its descriptor, so that a killed
+process leaves nothing of it. Without links the attachment is taken back when the stack closes, and
+ends at the latest with the lab's cgroup, map or namespace.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from testbed.bpf import libbpf, libbpf_net
+from testbed.bpf.kinds import ProgramKind, Target
+from testbed.bpf.program_set import Program
+from testbed.errors import ProgramError, UsageError, command, errno_name
+
+_NO_LINKS = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}  # of a kernel that has none for that kind
+
+
+@dataclass(frozen=True)
+class Interface:
+    """An interface of a namespace: its index there."""
+
+    netns_fd: int
+    index: int
+    name: str
+
+
+def attach(program: Program, target: int | Interface, stack: ExitStack, *, links: bool = True) -> None:
+    """Attaches a program until ``stack`` closes.
+
+    ``target`` is a descriptor of a cgroup, of a sockhash or sockmap, or an `Interface`, as the
+    program's kind asks for. Links: cgroups since Linux 5.7, XDP 5.9, tc 6.6, sockmaps 6.10.
+    ``links=False`` does without. `ProgramError` when the kernel refuses.
+    """
+    kind = program.kind
+    if kind is None:
+        raise UsageError(
+            f"attach {program.name} ({program.section})",
+            "a lab has nothing that programs of its kind attach to",
+        )
+    if (kind.target is Target.INTERFACE) != isinstance(target, Interface):
+        raise UsageError(f"attach {program.name}", f"a program of {kind.section} needs {kind.target.value}")
+    try:
+        if links:
+            try:
+                _link(program.fd, kind, target, stack)
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                _without_link(program.fd, kind, target, stack)
+        else:
+            _without_link(program.fd, kind, target, stack)
+    except OSError as error:
+        raise ProgramError(
+            f"attach {program.name} ({kind.section})",
+            errno_name(error.errno or 0),
+            f"`{command('doctor')}` says what this kernel can attach",
+        ) from error
+
+
+def _link(program_fd: int, kind: ProgramKind, target: int | Interface, stack: ExitStack) -> None:
+    if isinstance(target, Interface):
+        index = target.index
+        link = libbpf_net.in_namespace(
+            target.netns_fd, lambda: libbpf.link_create(program_fd, index, kind.attach_type)
+        )
+    else:
+        link = libbpf.link_create(program_fd, target, kind.attach_type)
+    stack.callback(os.close, link)
+
+
+def _without_link(program_fd: int, kind: ProgramKind, target: int | Interface, stack: ExitStack) -> None:
+    if not isinstance(target, Interface):
+        flags = libbpf.ALLOW_MULTI if kind.target is Target.CGROUP else 0
+        libbpf.program_attach(program_fd, target, kind.attach_type, flags)
+        stack.callback(libbpf.program_detach, program_fd, target, kind.attach_type)
+        return
+    detach = libbpf_net.in_namespace(target.netns_fd, lambda: _to_interface(program_fd, kind, target.index))
+    stack.callback(libbpf_net.in_namespace, target.netns_fd, detach)
+
+
+def _to_interface(program_fd: int, kind: ProgramKind, index: int) -> Callable[[], None]:
+    """By netlink, in the namespace of the caller. Returns what takes it back, there too."""
+    if kind is ProgramKind.XDP:
+        libbpf_net.xdp_attach(program_fd, index)
+        return lambda: libbpf_net.xdp_attach(-1, index)
+    egress = kind is ProgramKind.TC_EGRESS
+    return libbpf_net.tc_attach(program_fd, index, libbpf_net.TC_EGRESS if egress else libbpf_net.TC_INGRESS)

@@ -1,0 +1,184 @@
+"""ELF objects as a `ProgramSet`: the same interface as the C sources that bcc loads."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from functools import cache, partial
+from itertools import count
+from pathlib import Path
+
+from testbed.bpf import libbpf
+from testbed.bpf.btf_entries import damaged
+from testbed.bpf.dwarf import struct_layouts
+from testbed.bpf.kinds import MapType, kind_of
+from testbed.bpf.layout import Type
+from testbed.bpf.maps import Map
+from testbed.bpf.object_file import ObjectError, ObjectFile, license_of, read_object
+from testbed.bpf.object_info import ObjectInfo
+from testbed.bpf.object_loader import LoadOptions, ObjectLoader, Reply
+from testbed.bpf.object_request import ProgramReply
+from testbed.bpf.program_set import Program, ProgramFailure, ProgramSet
+from testbed.bpf.variables import MapVariables, Place
+from testbed.bpf.verifier import parse_verifier_log
+from testbed.errors import UsageError, errno_name
+
+
+def load_objects(
+    loader: ObjectLoader, paths: Sequence[Path], options: LoadOptions | None = None
+) -> ProgramSet:
+    """Loads objects as one set, as many of their programs as the kernel takes.
+
+    `ObjectError` when an object as a whole is no good. Programs that were rejected are in the set's
+    ``failures``; a set without any program is returned too.
+    """
+    options = options or LoadOptions()
+    if not paths:
+        raise UsageError("load objects", "there is none")
+    files = [read_object(path) for path in paths]
+    with loader.load(files, options) as reply, ExitStack() as stack:
+        programs = dict(_programs(reply))
+        maps, sections = _maps(reply)
+        for file, info in zip(files, reply.infos, strict=True):
+            _check_license(file, [programs[name] for name in _names(info) if name in programs])
+        _fill_tail_calls(options, programs, maps)
+        stack.push(reply.take())
+        return ProgramSet(
+            programs=programs,
+            maps=maps,
+            variables=MapVariables(partial(_places, sections)),
+            release=stack.pop_all().close,
+            diagnostics="".join(each["said"] for each in reply.replies),
+            origin=f"{', '.join(path.name for path in paths)} by libbpf",
+            failures=tuple(_failures(reply, [file.path for file in files])),
+            assumed=tuple(dict.fromkeys(name for each in reply.replies for name in each["assumed"])),
+            debug_structs=cache(partial(_debug_structs, tuple(paths))),
+        )
+
+
+def _names(info: ObjectInfo) -> list[str]:
+    return [program.name for program in info.programs]
+
+
+def _programs(reply: Reply) -> Iterator[tuple[str, Program]]:
+    """By name; of several with one name the first keeps it, others have a number behind it."""
+    taken: set[str] = set()
+    for described in reply.replies:
+        for program in described["programs"]:
+            kind = kind_of(program["prog_type"], program["attach_type"], program["section"])
+            if program["fd"] is None:
+                continue
+            name = next(
+                each
+                for number in count(1)
+                if (each := program["name"] if number == 1 else f"{program['name']}#{number}") not in taken
+            )
+            taken.add(name)
+            yield name, Program(name, kind, reply.fds[program["fd"]], program["section"])
+
+
+_TAIL_CALL = 12  # bpf_tail_call of enum bpf_func_id
+_Sections = list[tuple[ObjectInfo, dict[str, Map]]]
+
+
+def _maps(reply: Reply) -> tuple[dict[str, Map], _Sections]:
+    """The maps of the set by name, and for each object those that hold its variables by section."""
+    maps: dict[str, Map] = {}
+    sections: _Sections = []
+    for described, info in zip(reply.replies, reply.infos, strict=True):
+        own: dict[str, Map] = {}
+        for each, about in zip(described["maps"], info.maps, strict=True):
+            if each["fd"] is None:
+                continue
+            fd = reply.fds[each["fd"]]
+            if about.internal:
+                own[about.section] = Map(about.name, fd)
+            elif about.name not in maps:
+                maps[about.name] = Map(about.name, fd, partial(info.map_types, about.name))
+        sections.append((info, own))
+    return maps, sections
+
+
+def _places(sections: _Sections) -> dict[str, tuple[Place, ...]]:
+    """Where each variable is: in all objects that have one of its name."""
+    places: dict[str, tuple[Place, ...]] = {}
+    for info, maps in sections:
+        for variable in info.all_variables():
+            if variable.section in maps:
+                constant = variable.section.startswith(".rodata")
+                where = maps[variable.section]
+                if variable.offset + variable.size > where.value_size:
+                    raise damaged(f"variable {variable.name} ends behind its section {variable.section}")
+                place = Place(where, variable.offset, variable.size, variable.type, constant)
+                places[variable.name] = (*places.get(variable.name, ()), place)
+    return places
+
+
+def _debug_structs(paths: tuple[Path, ...], names: tuple[str, ...]) -> dict[str, Type]:
+    """Of the first object that has each."""
+    found: dict[str, Type] = {}
+    for path in paths:
+        if missing := set(names) - set(found):
+            found.update(struct_layouts(path, missing))
+    return found
+
+
+def _failures(reply: Reply, paths: Sequence[Path]) -> Iterator[ProgramFailure]:
+    for path, described in zip(paths, reply.replies, strict=True):
+        for program in described["programs"]:
+            if program["errno"]:
+                yield _failure(path, program)
+
+
+def _failure(path: Path, program: ProgramReply) -> ProgramFailure:
+    if program["log"].strip():
+        report = parse_verifier_log(program["log"])
+        reason, details = report.reason, report.lines(sorted(path.parent.glob("*.[ch]")))
+        if program["errno"] == errno.EINVAL and _TAIL_CALL in program["helpers"] and not report.instruction:
+            reason = "the verifier found nothing: is its program array used by a program of another kind?"
+    else:
+        first, *_ = program["said"].splitlines() or [""]
+        reason, details = _plain(first, program["section"]), ""
+    return ProgramFailure(
+        name=program["name"],
+        section=program["section"],
+        errno=program["errno"],
+        reason=f"{errno_name(program['errno'])}: {reason}",
+        details=details,
+        log=program["log"] or program["said"],
+    )
+
+
+def _plain(said: str, section: str) -> str:
+    if "missing BPF prog type" in said:
+        return f"libbpf knows no programs of the section {section!r}"
+    return said or "libbpf said nothing"
+
+
+def _check_license(file: ObjectFile, programs: Sequence[Program]) -> None:
+    """The kernel takes an object without a license for a proprietary one, which few mean."""
+    if any(not libbpf.is_gpl_compatible(program.fd) for program in programs) and license_of(file) is None:
+        raise ObjectError(
+            f"load the object {file.path}",
+            "it has no license section",
+            'add: char _license[] SEC("license") = "GPL";',
+        )
+
+
+def _fill_tail_calls(options: LoadOptions, programs: dict[str, Program], maps: dict[str, Map]) -> None:
+    for name, index, program in options.tail_calls:
+        what = f"fill the tail call {name}:{index}={program}"
+        if name not in maps or maps[name].type != MapType.PROG_ARRAY:
+            arrays = [each.name for each in maps.values() if each.type == MapType.PROG_ARRAY]
+            why = "the set has no program array of that name"
+            raise UsageError(what, why, f"it has {', '.join(arrays) or 'none'}")
+        if program not in programs:
+            raise UsageError(what, f"no program {program} was loaded; there are {', '.join(programs)}")
+        try:
+            fd = programs[program].fd.to_bytes(4, "little")
+            maps[name].set(index.to_bytes(4, "little"), fd)
+        except OSError as error:
+            raise UsageError(what, errno_name(error.errno or 0)) from error
+        except OverflowError as error:
+            raise UsageError(what, "an index is a number from 0 to 4294967295") from error

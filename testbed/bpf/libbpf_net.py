@@ -1,0 +1,108 @@
+"""The calls of libbpf.so.1 that attach to interfaces, typed. They act in the caller's network namespace."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Callable
+from ctypes import POINTER, byref, c_int, c_size_t, c_uint32, c_void_p
+from functools import cache
+from threading import Thread
+from typing import TypeVar
+
+from testbed.bpf.libbpf import Signature, checked, open_library
+
+T = TypeVar("T")
+_CLONE_NEWNET = 0x40000000
+TC_INGRESS, TC_EGRESS = 1, 2  # enum bpf_tc_attach_point
+
+
+class _TcHook(ctypes.Structure):
+    """``struct bpf_tc_hook`` (libbpf 0.6)."""
+
+    _fields_ = (("sz", c_size_t), ("ifindex", c_int), ("attach_point", c_int), ("parent", c_uint32))
+
+
+class _TcOptions(ctypes.Structure):
+    """``struct bpf_tc_opts`` (libbpf 0.6)."""
+
+    _fields_ = (
+        ("sz", c_size_t),
+        ("prog_fd", c_int),
+        ("flags", c_uint32),
+        ("prog_id", c_uint32),
+        ("handle", c_uint32),
+        ("priority", c_uint32),
+    )
+
+
+_CALLS: tuple[Signature, ...] = (
+    ("bpf_xdp_attach", c_int, (c_int, c_int, c_uint32, c_void_p)),
+    ("bpf_tc_hook_create", c_int, (POINTER(_TcHook),)),
+    ("bpf_tc_hook_destroy", c_int, (POINTER(_TcHook),)),
+    ("bpf_tc_attach", c_int, (POINTER(_TcHook), POINTER(_TcOptions))),
+    ("bpf_tc_detach", c_int, (POINTER(_TcHook), POINTER(_TcOptions))),
+)
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    return open_library(_CALLS)
+
+
+def _enter(netns_fd: int) -> None:
+    """setns(2); Python has it from 3.12 on."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(netns_fd, _CLONE_NEWNET) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"setns: {os.strerror(code)}")
+
+
+def in_namespace(netns_fd: int, act: Callable[[], T]) -> T:
+    """Calls ``act`` in a network namespace: on a thread that enters it and ends. Its errors are raised."""
+    outcome: list[T] = []
+    error: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            _enter(netns_fd)
+            outcome.append(act())
+        except BaseException as raised:  # noqa: BLE001 (raised again where it was asked for)
+            error.append(raised)
+
+    thread = Thread(target=run)
+    thread.start()
+    thread.join()
+    if error:
+        raise error[0]
+    return outcome[0]
+
+
+def xdp_attach(program_fd: int, ifindex: int) -> None:
+    """Attaches without a link; a descriptor of -1 takes it back."""
+    checked(_library().bpf_xdp_attach(ifindex, program_fd, 0, None), "bpf_xdp_attach")
+
+
+def tc_attach(program_fd: int, ifindex: int, point: int) -> Callable[[], None]:
+    """Attaches by a clsact qdisc and a filter; returns what takes both back."""
+    hook = _TcHook(ctypes.sizeof(_TcHook), ifindex, TC_INGRESS | TC_EGRESS, 0)
+    made = _library().bpf_tc_hook_create(byref(hook))
+    if made != -errno.EEXIST:  # of a program at the other point, or somebody else's: it is not ours to remove
+        checked(made, "bpf_tc_hook_create")
+    at = _TcHook(ctypes.sizeof(_TcHook), ifindex, point, 0)
+    options = _TcOptions(ctypes.sizeof(_TcOptions), program_fd)
+    try:
+        checked(_library().bpf_tc_attach(byref(at), byref(options)), "bpf_tc_attach")
+    except OSError:
+        if made == 0:
+            _library().bpf_tc_hook_destroy(byref(hook))
+        raise
+
+    def detach() -> None:
+        options.prog_fd = options.flags = options.prog_id = 0
+        checked(_library().bpf_tc_detach(byref(at), byref(options)), "bpf_tc_detach")
+        if made == 0:
+            checked(_library().bpf_tc_hook_destroy(byref(hook)), "bpf_tc_hook_destroy")
+
+    return detach

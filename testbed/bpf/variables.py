@@ -1,0 +1,110 @@
+"""Global variables of programs, by name: as bytes, and as Python values."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from testbed.bpf.layout import Type, Value
+from testbed.bpf.maps import Map
+
+_PAGE = mmap.PAGESIZE
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a variable is: in a map's only value, at an offset. Sizes in bytes; no type without BTF."""
+
+    map: Map
+    offset: int
+    size: int
+    type: Type | None = None
+    constant: bool = False
+
+
+class MapVariables(MutableMapping[str, bytes]):
+    """Variables as bytes. One of the same name in several objects is set in all, read from the first.
+
+    Writing goes through memory shared with the program where the map allows it (Linux 5.5), so that
+    its neighbours, which the program may be changing, stay as they are. ``find`` is asked where the
+    variables are when that is needed first.
+    """
+
+    def __init__(self, find: Callable[[], Mapping[str, tuple[Place, ...]]]) -> None:
+        self._find = find
+
+    @cached_property
+    def _places(self) -> Mapping[str, tuple[Place, ...]]:
+        return self._find()
+
+    def type_of(self, name: str) -> Type | None:
+        """The C type of a variable, None where it is unknown."""
+        return self._places[name][0].type
+
+    def __getitem__(self, name: str) -> bytes:
+        place = self._places[name][0]
+        value = place.map.get(bytes(4))
+        assert value is not None, "an array always has its entry 0"
+        return value[place.offset : place.offset + place.size]
+
+    def __setitem__(self, name: str, data: bytes) -> None:
+        for place in self._places[name]:
+            if len(data) != place.size:
+                raise ValueError(f"variable {name} has {place.size} bytes, not {len(data)}")
+            if place.constant:
+                raise TypeError(f"variable {name} is constant: it can be set before the load only")
+            _write(place, data)
+
+    def __delitem__(self, name: str) -> None:
+        raise TypeError("a program's variables cannot be removed")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+def _write(place: Place, data: bytes) -> None:
+    if place.map.mappable:
+        size = (place.map.value_size + _PAGE - 1) // _PAGE * _PAGE
+        with mmap.mmap(place.map.fd, size) as memory:
+            memory[place.offset : place.offset + place.size] = data
+        return
+    value = place.map.get(bytes(4))
+    assert value is not None, "an array always has its entry 0"
+    place.map.set(bytes(4), value[: place.offset] + data + value[place.offset + place.size :])
+
+
+class TypedVariables(MutableMapping[str, Value]):
+    """Variables as Python values of their C types. One whose type is unknown is bytes."""
+
+    def __init__(self, variables: MapVariables) -> None:
+        self._variables = variables
+
+    def __getitem__(self, name: str) -> Value:
+        kind = self._variables.type_of(name)
+        return self._variables[name] if kind is None else kind.decode(self._variables[name])
+
+    def __setitem__(self, name: str, value: Value) -> None:
+        kind = self._variables.type_of(name)
+        if kind is not None:
+            self._variables[name] = kind.encode(value)
+        elif isinstance(value, bytes):
+            self._variables[name] = value
+        else:
+            raise TypeError(f"the type of variable {name} is unknown (no BTF): give its bytes")
+
+    def __delitem__(self, name: str) -> None:
+        raise TypeError("a program's variables cannot be removed")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._variables)
+
+    def __len__(self) -> int:
+        return len(self._variables)
+
+    def __repr__(self) -> str:
+        return f"{{{', '.join(f'{name}={value!r}' for name, value in self.items())}}}"

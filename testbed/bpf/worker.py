@@ -1,0 +1,74 @@
+"""The process that ELF objects are loaded in: libbpf may crash or hang on a damaged one.
+
+The worker is a bare interpreter. It reads and loads what it is asked for, hands the descriptors of
+programs and maps over (SCM_RIGHTS), and keeps none. The descriptors own everything, so that nothing
+is lost with the worker: when it crashes, whoever asked says so and starts another.
+
+Lifetimes: the worker ends when its control socket closes, at the latest when the deadline of what it
+is about is over.
+
+Messages are JSON in SOCK_SEQPACKET packets, described in `testbed.bpf.object_request`. Only the
+standard library and the bare libbpf modules are imported here: that starts fastest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import socket
+import traceback
+from contextlib import ExitStack
+
+from testbed.bpf.object_request import PACKET, ObjectReply, Request, send_packets
+from testbed.bpf.object_work import Stderr, load_set
+
+_FDS = 250  # of the 253 that a message may have
+
+
+def _work(control: socket.socket, request: Request, fds: list[int], stderr: Stderr) -> None:
+    """Answers one request. "done" is sent when every descriptor of it is closed here."""
+    with ExitStack() as stack:
+        for fd in fds:
+            stack.callback(os.close, fd)
+        replies, blobs, made = load_set(request, fds, stderr, stack)
+        hand_over(control, replies, blobs, made)
+    send_packets(control, ["done"])
+
+
+def hand_over(
+    control: socket.socket, replies: list[ObjectReply], blobs: list[bytes], made: list[int]
+) -> None:
+    """Sends the replies in a memfd, the BTF behind them, and every descriptor."""
+    with os.fdopen(os.memfd_create("reply", os.MFD_CLOEXEC), "wb") as file:
+        file.write(json.dumps(replies).encode())
+        file.write(b"\n")
+        file.writelines(blobs)
+        file.flush()
+        fds = [file.fileno(), *made]
+        for start in range(0, len(fds), _FDS):
+            send_packets(control, ["fds"], fds[start : start + _FDS])
+
+
+def main(control_fd: int) -> None:
+    """Answers requests until the control socket closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to everybody; we end with the socket
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    control = socket.socket(fileno=control_fd)
+    stderr = Stderr()
+    while True:
+        data, fds, _, _ = socket.recv_fds(control, PACKET, _FDS, socket.MSG_CMSG_CLOEXEC)
+        if not data:
+            return
+        request = json.loads(data)
+        signal.setitimer(signal.ITIMER_REAL, request["deadline"])  # SIGALRM ends us, wherever we are
+        try:
+            _work(control, request, fds, stderr)
+        except ConnectionError:
+            return  # nobody waits for the answer
+        except BaseException:  # noqa: BLE001 (whatever it is: whoever asked is told)
+            send_packets(control, ["fault", traceback.format_exc()[-PACKET // 4 :]])
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
