@@ -1,41 +1,93 @@
-"""The program's configuration: global variables that user space sets."""
+"""The program's settings: global variables, or fields of a map's only value, as the era has it."""
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import MutableMapping
 
+from testbed.bpf.maps import Map
+from testbed.kmesh.abi import Absent
+from testbed.kmesh.profile import Profile, Setting
 from testbed.lab.family import Address
 
 _NONE = bytes(16)
+_FIRST = bytes(4)
 LOG_LEVEL_INFO = 2
 
 
 class Config:
-    """``node_ip`` and ``pod_gateway`` (None: not set), ``monitoring``, ``log_level``; read and written."""
+    """``node_ip`` and ``pod_gateway`` (None: not set), ``monitoring``, ``log_level``; read and written.
 
-    def __init__(self, variables: MutableMapping[str, bytes]) -> None:
+    `Absent` for what the era cannot be told.
+    """
+
+    def __init__(
+        self, profile: Profile, variables: MutableMapping[str, bytes], config_map: Map | None
+    ) -> None:
+        self._profile = profile
         self._variables = variables
+        self._map = config_map
 
     def __repr__(self) -> str:
-        return f"<Config node_ip={self.node_ip} pod_gateway={self.pod_gateway} monitoring={self.monitoring}>"
+        names = [name for name in ("node_ip", "pod_gateway", "monitoring", "log_level") if self._has(name)]
+        return f"<Config {' '.join(f'{name}={getattr(self, name)}' for name in names)}>"
+
+    def _has(self, name: Setting) -> bool:
+        return name in self._profile.config
 
     def reset(self) -> None:
-        """The values of a freshly loaded program: no exemption, monitoring on, log level INFO."""
-        self.node_ip = None
-        self.pod_gateway = None
-        self.monitoring = True
-        self.log_level = LOG_LEVEL_INFO
+        """What tests begin with: no exemption, monitoring on, log level INFO."""
+        if self._has("node_ip"):
+            self.node_ip = None
+        if self._has("pod_gateway"):
+            self.pod_gateway = None
+        if self._has("monitoring"):
+            self.monitoring = True
+        if self._has("log_level"):
+            self.log_level = LOG_LEVEL_INFO
 
-    def _address(self, name: str) -> Address | None:
-        value = self._variables[name]
+    def _get(self, name: Setting) -> bytes:
+        place = self._place(name)
+        if isinstance(place, str):
+            return self._variables[place]
+        offset, size = place
+        return self._value()[offset : offset + size]
+
+    def _set(self, name: Setting, data: bytes) -> None:
+        place = self._place(name)
+        if isinstance(place, str):
+            self._variables[place] = data
+            return
+        offset, size = place
+        value = self._value()
+        self._config_map().set(_FIRST, value[:offset] + data + value[offset + size :])
+
+    def _place(self, name: Setting) -> str | tuple[int, int]:
+        self._profile.require(name)
+        place = self._profile.config.get(name)
+        if place is None or (isinstance(place, str) and place not in self._variables):
+            raise Absent(f"{self._profile.about}: nothing sets {name}")
+        return place
+
+    def _config_map(self) -> Map:
+        if self._map is None:
+            raise Absent(f"{self._profile.about}: the set has no configuration map")
+        return self._map
+
+    def _value(self) -> bytes:
+        value = self._config_map().get(_FIRST)
+        assert value is not None, "an array always has its entry 0"
+        return value
+
+    def _address(self, name: Setting) -> Address | None:
+        value = self._get(name)
         if value == _NONE:
             return None
         # an IPv4 address sits in word 3, behind three zero words
         return ipaddress.ip_address(value if any(value[:12]) else value[12:])
 
-    def _set_address(self, name: str, address: Address | None) -> None:
-        self._variables[name] = _NONE if address is None else address.packed.rjust(16, b"\0")
+    def _set_address(self, name: Setting, address: Address | None) -> None:
+        self._set(name, _NONE if address is None else address.packed.rjust(16, b"\0"))
 
     @property
     def node_ip(self) -> Address | None:
@@ -55,16 +107,16 @@ class Config:
 
     @property
     def monitoring(self) -> bool:
-        return any(self._variables["enable_monitoring"])
+        return any(self._get("monitoring"))
 
     @monitoring.setter
     def monitoring(self, on: bool) -> None:
-        self._variables["enable_monitoring"] = int(on).to_bytes(4, "little")
+        self._set("monitoring", int(on).to_bytes(4, "little"))
 
     @property
     def log_level(self) -> int:
-        return int.from_bytes(self._variables["bpf_log_level"], "little")
+        return int.from_bytes(self._get("log_level"), "little")
 
     @log_level.setter
     def log_level(self, level: int) -> None:
-        self._variables["bpf_log_level"] = level.to_bytes(4, "little")
+        self._set("log_level", level.to_bytes(4, "little"))

@@ -5,17 +5,23 @@ from __future__ import annotations
 import errno
 import ipaddress
 import os
+import socket
+import time
 from collections.abc import Callable
-from contextlib import ExitStack
-from typing import TypeVar
+from contextlib import ExitStack, suppress
+from typing import Any, TypeVar
 
-from testbed.bpf.kinds import ProgramKind
-from testbed.bpf.program_set import ProgramSet, attach
+from testbed.bpf.attach import attach
+from testbed.bpf.kinds import ProgramKind, Target
+from testbed.bpf.program_set import ProgramSet
 from testbed.closing import Closing
 from testbed.errors import UsageError
-from testbed.kmesh.abi import MAIN, Abi, Verdict
+from testbed.kmesh.abi import Absent, Direction, Verdict
 from testbed.kmesh.config import Config
-from testbed.kmesh.records import AuthRequest, LogEvent, ObserveRecord
+from testbed.kmesh.profile import Profile, Role, load_profile
+from testbed.kmesh.records import AuthRequest, LogEvent, ObserveRecord, Storage, waypoint_metadata
+from testbed.kmesh.roles import Roles
+from testbed.kmesh.routes import fill_routes
 from testbed.kmesh.views import ManagedSet, SockhashKeys, StorageMap, Stream, VerdictMap
 from testbed.lab.family import Address, ConnTuple, Family
 from testbed.lab.host import Host
@@ -23,6 +29,15 @@ from testbed.lab.lab import Lab
 from testbed.lab.wait import DEADLINE_S, Awaited
 
 T = TypeVar("T")
+_ROLES: dict[str, Role] = {
+    "managed": "managed",
+    "verdicts": "auth_results",
+    "storage": "storage",
+    "sockhash": "sockhash",
+    "observed": "observe",
+    "auth_requests": "auth_requests",
+    "log": "log",
+}
 
 
 class Mesh(Closing):
@@ -30,10 +45,19 @@ class Mesh(Closing):
 
     ``managed`` is a set of addresses, ``verdicts`` a mapping of connections, ``storage`` is indexed
     by sockets, ``sockhash`` is a set of tuples (local to remote), ``observed``, ``auth_requests``
-    and ``log`` are streams of records, ``config`` has the program's variables.
+    and ``log`` are streams of records, ``config`` has the program's settings. `Absent` says so
+    where the era (``profile``) or the set does not have one of these.
     """
 
-    def __init__(self, program_set: ProgramSet, lab: Lab, abi: Abi = MAIN) -> None:
+    managed: ManagedSet
+    verdicts: VerdictMap
+    storage: StorageMap
+    sockhash: SockhashKeys
+    observed: Stream[ObserveRecord]
+    auth_requests: Stream[AuthRequest]
+    log: Stream[LogEvent]
+
+    def __init__(self, program_set: ProgramSet, lab: Lab, profile: Profile | None = None) -> None:
         if program_set.in_use:
             raise UsageError(
                 f"attach {program_set.origin}",
@@ -41,69 +65,123 @@ class Mesh(Closing):
                 "close that lab's mesh first, or load the set once more",
             )
         self.lab = lab
-        self.abi = abi
-        maps = program_set.maps
-        self.managed = ManagedSet(maps[abi.managed])
-        self.verdicts = VerdictMap(maps[abi.auth_results], abi.auth_ports)
-        self.storage = StorageMap(maps[abi.storage], abi.storage_ports)
-        self.sockhash = SockhashKeys(maps[abi.sockhash], abi.sockhash_ports)
-        self.config = Config(program_set.variables)
+        self.profile = profile or load_profile("main")
+        self.programs = program_set
+        self._judged = 0
         with ExitStack() as stack:
             program_set.in_use = True
             stack.callback(setattr, program_set, "in_use", False)
-            self.observed = Stream(
-                maps[abi.observe], lambda data: ObserveRecord.decode(data, abi.observe_ports)
-            )
-            stack.callback(self.observed.close)
-            self.auth_requests = Stream(
-                maps[abi.auth_requests], lambda data: AuthRequest.decode(data, abi.auth_ports)
-            )
-            stack.callback(self.auth_requests.close)
-            self.log = Stream(maps[abi.log], LogEvent.decode)
-            stack.callback(self.log.close)
+            self._roles = Roles(program_set, self.profile, stack)
+            self._set_collections()
+            self.config = Config(self.profile, program_set.variables, self._roles.map_of("config"))
             self._reset()
-            for program in program_set.programs.values():
-                on_cgroup = program.kind is not ProgramKind.SK_MSG
-                attach(program, lab.cgroup_fd if on_cgroup else maps[abi.sockhash].fd, stack)
+            self._attach(stack)
             self._undo = stack.pop_all()
-        self._judged = 0
 
     def __repr__(self) -> str:
-        return (
-            f"<Mesh managed={self.managed!r} verdicts={self.verdicts!r} sockhash={self.sockhash!r}"
-            f" observed={self.observed!r} auth_requests={self.auth_requests!r} log={self.log!r}>"
+        shown = []
+        for name in ("managed", "verdicts", "sockhash", "observed", "auth_requests", "log"):
+            with suppress(Absent):
+                shown.append(f"{name}={getattr(self, name)!r}")
+        return f"<Mesh {' '.join(shown)}>"
+
+    def _attach(self, stack: ExitStack) -> None:
+        """Programs of interfaces are left to the test: which host's is its choice."""
+        for program in self.programs.programs.values():
+            if program.kind is None or program.kind.target is Target.INTERFACE:
+                continue
+            if program.kind.target is Target.CGROUP:
+                attach(program, self.lab.cgroup_fd, stack)
+            elif (sockhash := self._roles.map_of("sockhash")) is not None:
+                attach(program, sockhash.fd, stack)
+        if self._roles.map_of("storage") is not None:
+            for host in self.lab.hosts.values():
+                host.before_connect.append(self._before_connect)
+                stack.callback(host.before_connect.remove, self._before_connect)
+
+    def has(self, kind: ProgramKind) -> bool:
+        """Whether the set has a program of that kind."""
+        return bool(self.programs.of_kind(kind))
+
+    def _before_connect(self, sock: socket.socket, address: Address, port: int) -> None:
+        """Where the set has no connect hook, the test makes the client's storage in its place."""
+        hook = ProgramKind.CONNECT6 if sock.family == socket.AF_INET6 else ProgramKind.CONNECT4
+        if self.has(hook) or sock.type != socket.SOCK_STREAM:
+            return
+        before = self.storage[sock] if sock in self.storage else Storage()
+        fields = self.storage.fields
+        self.storage[sock] = Storage(
+            connect_ns=time.monotonic_ns(),
+            direction=Direction.OUTBOUND,
+            via_waypoint=before.via_waypoint,
+            asked_for=(address, port) if "asked_for" in fields else None,
         )
+
+    def __getattr__(self, name: str) -> Any:
+        """Only asked for what `__init__` could not set."""
+        if name in _ROLES:
+            self._roles.require(_ROLES[name])
+        raise AttributeError(name)
+
+    def _set_collections(self) -> None:
+        """An attribute for each role that era and set have."""
+        roles = self._roles
+        hosts = self.lab.hosts.values() if self.profile.managed.cookies else ()
+        cookies = [host.netns_cookie for host in hosts if host.netns_cookie is not None]
+        for name, make in (
+            ("managed", lambda: roles.managed(cookies)),
+            ("verdicts", lambda: roles.verdicts),
+            ("storage", lambda: roles.storage),
+            ("sockhash", lambda: roles.sockhash),
+            ("observed", lambda: roles.stream("observe", roles.observed)),
+            ("auth_requests", lambda: roles.stream("auth_requests", roles.auth_requests)),
+            ("log", lambda: roles.stream("log", roles.log)),
+        ):
+            with suppress(Absent):
+                setattr(self, name, make())
 
     def _reset(self) -> None:
         """What an earlier lab left: people's own tests share the loaded set."""
-        self.managed.clear()
-        self.verdicts.clear()
-        self.sockhash.clear()
+        self._roles.clear()
         self.config.reset()
-        for stream in (self.observed, self.auth_requests, self.log):
-            stream.clear()
+        fill_routes(self.programs, self.profile, self.lab)
 
     def manage(self, *who: Host | Address) -> None:
         """Makes addresses managed: those given, and all of each host. By writing the map."""
-        for address in self._addresses(who):
-            self.managed.add(address)
+        self._manage(who, True)
 
     def unmanage(self, *who: Host | Address) -> None:
         """The reverse of `manage`."""
-        for address in self._addresses(who):
-            self.managed.discard(address)
+        self._manage(who, False)
 
-    @staticmethod
-    def _addresses(who: tuple[Host | Address, ...]) -> list[Address]:
-        return [address for one in who for address in (one.addresses if isinstance(one, Host) else [one])]
+    def _manage(self, who: tuple[Host | Address, ...], on: bool) -> None:
+        change = self.managed.add if on else self.managed.discard
+        for one in who:
+            if not isinstance(one, Host):
+                change(one)
+                continue
+            for address in one.addresses:
+                if address.version == 4 or "ipv6" not in self.profile.lacks:
+                    change(address)
+            if self.profile.managed.cookies and one.netns_cookie is not None:
+                self.managed.set_cookie(one.netns_cookie, on)
 
     def enrol(self, host: Host, family: Family) -> None:
         """Enrols a host as a real node does: it connects to the control address, port 929."""
-        self.control_connect(host, family, self.abi.enrol_port)
+        self.control_connect(host, family, self.profile.control.enrol_port)
 
     def remove(self, host: Host, family: Family) -> None:
         """Removes a host by a connect to the control address, port 930."""
-        self.control_connect(host, family, self.abi.remove_port)
+        self.control_connect(host, family, self.profile.control.remove_port)
+
+    def control_address(self, family: Family) -> Address:
+        """The control address of a family. `Absent` where the era has none."""
+        control = self.profile.control
+        if family is not Family.V6:
+            return control.ipv4
+        if control.ipv6 is None:
+            raise Absent(f"{self.profile.about}: it has no IPv6 control address")
+        return control.ipv6
 
     def control_connect(self, host: Host, family: Family, port: int, address: Address | None = None) -> None:
         """Connects to the control address, or to ``address`` of the same family, and closes at once.
@@ -112,7 +190,7 @@ class Mesh(Closing):
         ``mapped`` the socket is an IPv6 one and the address is ``::ffff:a.b.c.d``.
         """
         if address is None:
-            address = self.abi.control_ipv6 if family is Family.V6 else self.abi.control_ipv4
+            address = self.control_address(family)
         if family is Family.MAPPED:
             address = ipaddress.IPv6Address(f"::ffff:{address}")
         with host.socket(family.listener) as sock:
@@ -120,6 +198,17 @@ class Mesh(Closing):
             code = sock.connect_ex((str(address), port))
             if code != errno.EINPROGRESS:
                 raise OSError(code, f"connect to [{address}]:{port} from {host.name}: {os.strerror(code)}")
+
+    def via_waypoint(self, sock: socket.socket) -> None:
+        """Marks a socket for the waypoint, before it connects. `Absent` where user space cannot."""
+        self.profile.require("waypoint")
+        self.storage[sock] = Storage(via_waypoint=True)
+
+    def waypoint_metadata(self, connection: ConnTuple) -> bytes:
+        """What a waypoint reads ahead of the payload. `Absent` without a sk_msg program in the set."""
+        if not self.has(ProgramKind.SK_MSG):
+            raise Absent("the set has no sk_msg program, which writes the metadata")
+        return waypoint_metadata(connection.dst, connection.dport)
 
     def observed_of(self, connection: ConnTuple) -> list[ObserveRecord]:
         """The observe records of one connection, both sides."""
@@ -135,6 +224,18 @@ class Mesh(Closing):
             self.verdicts[request.tuple] = judge(request)
         self._judged += len(requests)
         return requests
+
+    def reports(self) -> list[ObserveRecord]:
+        """The observe records so far; none where the era reports none, which is as well where none may be."""
+        with suppress(Absent):
+            return list(self.observed)
+        return []
+
+    def complaints(self) -> list[LogEvent]:
+        """What the program logged; nothing where its era logs elsewhere."""
+        with suppress(Absent):
+            return list(self.log)
+        return []
 
     def eventually(
         self, condition: Callable[[], T], *, awaited: Awaited = "", deadline: float = DEADLINE_S

@@ -1,16 +1,17 @@
 """Keys, values and records as Python values. Addresses are `ipaddress` objects, ports ints.
 
-Layouts are those of the era "main" (Kmesh since v1.1), on a little-endian machine.
+Where their fields are is the profile's word (`testbed.kmesh.layouts`).
 """
 
 from __future__ import annotations
 
 import ipaddress
-import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from testbed.kernel.sockdiag import TcpState
-from testbed.kmesh.abi import HOST_ORDER, NETWORK_ORDER, Direction, PortOrder
+from testbed.kmesh.abi import Absent, Direction, PortOrder
+from testbed.kmesh.layouts import Layout
 from testbed.lab.family import Address, ConnTuple, endpoint
 
 Destination = tuple[Address, int]
@@ -18,21 +19,19 @@ Event = tuple[Direction, TcpState]
 
 TUPLE_SIZE = 36  # struct bpf_sock_tuple
 _TYPE_IPV4, _TYPE_IPV6 = 0, 1
-_OBSERVE = struct.Struct("=I36s20s IIIII QQQ IIIII I")
-_STORAGE = struct.Struct("=QQ BBBBB3x 36s4x")
 
 
 class MalformedRecord(AssertionError):
     """A record that no program keeping the contract writes: a size, type or state that is none."""
 
 
-def encode_address_key(address: Address) -> bytes:
-    """A key of the managed map: 16 bytes; an IPv4 address is followed by zeroes."""
-    return address.packed.ljust(16, b"\0")
+def encode_address_key(address: Address, size: int = 16) -> bytes:
+    """A key of the managed map; an IPv4 address is followed by zeroes."""
+    return address.packed.ljust(size, b"\0")
 
 
 def decode_address_key(key: bytes) -> Address:
-    """The address of a managed key. One whose last 12 bytes are zero is taken for IPv4."""
+    """The address of a managed key. One with zeroes behind the first 4 bytes is taken for IPv4."""
     return ipaddress.ip_address(key if any(key[4:]) else key[:4])
 
 
@@ -82,20 +81,18 @@ class AuthRequest:
 
     tuple: ConnTuple
     raw: bytes = field(repr=False, compare=False)
+    unused: bytes = field(repr=False, compare=False)
+    """The bytes that hold nothing: zero in a record that was zeroed before it was filled."""
 
     def __str__(self) -> str:
         return str(self.tuple)
 
-    @property
-    def unused(self) -> bytes:
-        """The bytes that hold nothing: zero in a record that was zeroed before it was filled."""
-        return self.raw[4 + _used(self.tuple) :]
-
     @classmethod
-    def decode(cls, data: bytes, ports: PortOrder = HOST_ORDER) -> AuthRequest:
-        _sized(data, 4 + TUPLE_SIZE, "an authorization request")
-        version = _version(int.from_bytes(data[:4], "little"), data)
-        return cls(decode_tuple(data[4:], ports, version), data)
+    def decode(cls, data: bytes, layout: Layout, ports: PortOrder) -> AuthRequest:
+        _sized(data, layout.size, "an authorization request")
+        version = _version(layout.number(data, "type"), data)
+        connection = decode_tuple(layout.part(data, "tuple"), ports, version)
+        return cls(connection, data, layout.unused(data, {"tuple": _used(connection)}))
 
 
 @dataclass(frozen=True)
@@ -103,61 +100,70 @@ class ObserveRecord:
     """What a host reports of a connection when it is established and when it is closed.
 
     ``tuple`` runs client to server on both sides. ``orig_dst`` is what the client asked for, None
-    on an INBOUND record. Bytes are payload bytes (a FIN counts one in ``sent_bytes``), times
-    nanoseconds of CLOCK_MONOTONIC, ``srtt_us`` eighths of a microsecond, ``rtt_min`` microseconds.
+    on an INBOUND record. Every other field of the era's record is an attribute too; of one that the
+    era's records do not have, `Absent` says so. Bytes are payload bytes (a FIN counts one in
+    ``sent_bytes``), times (``duration_ns``, ``start_ns``, …) nanoseconds of CLOCK_MONOTONIC,
+    ``srtt_us`` eighths of a microsecond, ``rtt_min`` microseconds.
     """
 
     tuple: ConnTuple
-    orig_dst: Destination | None
     direction: Direction
     state: TcpState
     conn_success: bool
-    sent_bytes: int
-    received_bytes: int
-    duration_ns: int
-    start_ns: int
-    last_report_ns: int
-    protocol: int
-    srtt_us: int
-    rtt_min: int
-    total_retrans: int
-    lost_out: int
+    values: dict[str, int]
+    destination: Destination | None
+    layout: Layout = field(repr=False, compare=False)
     raw: bytes = field(repr=False, compare=False)
 
     @classmethod
-    def decode(cls, data: bytes, ports: PortOrder = HOST_ORDER) -> ObserveRecord:
-        kind, connection, orig_dst, *rest = _OBSERVE.unpack(_sized(data, _OBSERVE.size, "an observe record"))
-        sent, received, success, direction, state, duration, start, last, protocol, srtt, rtt, *tail = rest
-        version = _version(kind, data)
+    def decode(cls, data: bytes, layout: Layout, ports: PortOrder) -> ObserveRecord:
+        _sized(data, layout.size, "an observe record")
+        version = _version(layout.number(data, "type"), data)
         try:
-            direction, state = Direction(direction), TcpState(state)
+            direction = Direction(layout.number(data, "direction"))
+            state = TcpState(layout.number(data, "state"))
         except ValueError as error:
             raise MalformedRecord(f"an observe record: {error}: {data.hex()}") from error
+        destination = None
+        if "orig_dst" in layout.fields:
+            destination = _decode_destination(layout.part(data, "orig_dst"), version, ports)
         return cls(
-            tuple=decode_tuple(connection, ports, version),
-            orig_dst=_decode_destination(orig_dst, version, ports),
+            tuple=decode_tuple(layout.part(data, "tuple"), ports, version),
             direction=direction,
             state=state,
-            conn_success=bool(success),
-            sent_bytes=sent,
-            received_bytes=received,
-            duration_ns=duration,
-            start_ns=start,
-            last_report_ns=last,
-            protocol=protocol,
-            srtt_us=srtt,
-            rtt_min=rtt,
-            total_retrans=tail[0],
-            lost_out=tail[1],
+            conn_success=bool(layout.number(data, "conn_success")),
+            values=layout.numbers(data),
+            destination=destination,
+            layout=layout,
             raw=data,
         )
 
     @property
+    def orig_dst(self) -> Destination | None:
+        if "orig_dst" not in self.layout.fields:
+            raise Absent(f"{self.layout.about}: its records do not say which address the client asked for")
+        return self.destination
+
+    @property
+    def duration_ns(self) -> int:
+        return self.number("duration")
+
+    def number(self, name: str) -> int:
+        """A field by its name in the profile. `Absent` where the era has none."""
+        if name not in self.values:
+            raise Absent(f"{self.layout.about}: its records have no {name}")
+        return self.values[name]
+
+    def __getattr__(self, name: str) -> int:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self.number(name)
+
+    @property
     def unused(self) -> bytes:
         """The bytes that hold nothing: zero in a record that was zeroed before it was filled."""
-        destination = 0 if self.orig_dst is None else len(self.tuple.dst.packed) + 2
-        parts = (self.raw[4 + _used(self.tuple) : 40], self.raw[40 + destination : 60], self.raw[124:])
-        return b"".join(parts)
+        destination = 0 if self.destination is None else len(self.tuple.dst.packed) + 2
+        return self.layout.unused(self.raw, {"tuple": _used(self.tuple), "orig_dst": destination})
 
     @property
     def event(self) -> Event:
@@ -165,7 +171,7 @@ class ObserveRecord:
         return self.direction, self.state
 
     def __str__(self) -> str:
-        asked = f" asked for {endpoint(*self.orig_dst)}" if self.orig_dst else ""
+        asked = f" asked for {endpoint(*self.destination)}" if self.destination else ""
         return (
             f"{self.direction.name}/{self.state.name} {self.tuple}{asked}"
             f" sent={self.sent_bytes} received={self.received_bytes}"
@@ -198,7 +204,11 @@ class LogEvent:
 
 @dataclass(frozen=True)
 class Storage:
-    """A socket's storage. ``asked_for`` is the original destination, None where no connect() set it."""
+    """A socket's storage. ``asked_for`` is the original destination, None where no connect() set it.
+
+    What an era's storage has no field for must be left at its default when it is written (`Absent`),
+    and has it when it was read.
+    """
 
     connect_ns: int = 0
     last_report_ns: int = 0
@@ -209,37 +219,39 @@ class Storage:
     has_set_ip: bool = False
     asked_for: Destination | None = None
 
-    def encode(self, ports: PortOrder = NETWORK_ORDER) -> bytes:
-        connection = b""
-        if self.asked_for is not None:
-            address, port = self.asked_for
-            nowhere = ipaddress.ip_address(bytes(len(address.packed)))
-            connection = encode_tuple(ConnTuple(nowhere, 0, address, port), ports)
-        return _STORAGE.pack(
-            self.connect_ns,
-            self.last_report_ns,
-            self.direction,
-            self.connect_success,
-            self.via_waypoint,
-            self.has_encoded,
-            self.has_set_ip,
-            connection,
-        )
+    def encode(self, layout: Layout, ports: PortOrder) -> bytes:
+        data = bytearray(layout.size)
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.name not in layout.fields:
+                if value != each.default:
+                    raise Absent(f"{layout.about}: a socket's storage has no {each.name}")
+            elif each.name == "asked_for":
+                layout.put(data, each.name, _encode_asked_for(value, ports))
+            else:
+                layout.put(data, each.name, int(value))
+        return bytes(data)
 
     @classmethod
-    def decode(cls, data: bytes, ports: PortOrder = NETWORK_ORDER) -> Storage:
-        connect_ns, last_report_ns, direction, *flags, connection = _STORAGE.unpack(data)
-        decoded = decode_tuple(connection, ports)
-        return cls(
-            connect_ns=connect_ns,
-            last_report_ns=last_report_ns,
-            direction=direction,
-            connect_success=bool(flags[0]),
-            via_waypoint=bool(flags[1]),
-            has_encoded=bool(flags[2]),
-            has_set_ip=bool(flags[3]),
-            asked_for=(decoded.dst, decoded.dport) if any(connection) else None,
-        )
+    def decode(cls, data: bytes, layout: Layout, ports: PortOrder) -> Storage:
+        values: dict[str, Any] = {}
+        for each in fields(cls):
+            if each.name == "asked_for" and each.name in layout.fields:
+                part = layout.part(data, each.name)
+                decoded = decode_tuple(part, ports)
+                values[each.name] = (decoded.dst, decoded.dport) if any(part) else None
+            elif each.name in layout.fields:
+                number = layout.number(data, each.name)
+                values[each.name] = bool(number) if each.type == "bool" else number
+        return cls(**values)
+
+
+def _encode_asked_for(asked_for: Destination | None, ports: PortOrder) -> bytes:
+    if asked_for is None:
+        return bytes(TUPLE_SIZE)
+    address, port = asked_for
+    nowhere = ipaddress.ip_address(bytes(len(address.packed)))
+    return encode_tuple(ConnTuple(nowhere, 0, address, port), ports)
 
 
 def waypoint_metadata(address: Address, port: int) -> bytes:

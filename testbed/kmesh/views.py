@@ -9,7 +9,8 @@ from typing import Generic, TypeVar, overload
 
 from testbed.bpf.libbpf import RingConsumer
 from testbed.bpf.maps import Map
-from testbed.kmesh.abi import PortOrder, Verdict
+from testbed.kmesh.abi import Absent, PortOrder, Verdict
+from testbed.kmesh.layouts import Layout
 from testbed.kmesh.records import (
     Storage,
     decode_address_key,
@@ -23,14 +24,32 @@ R = TypeVar("R")
 
 
 class ManagedSet(MutableSet[Address]):
-    """The managed IP addresses: those that are present with value 0. What is made of it is a plain set."""
+    """The managed IP addresses: those that are present, with value 0 where the era looks at it.
+
+    What is made of it is a plain set. A connect hook keeps cookies of network namespaces in the
+    same map: those of the lab's hosts are not among the addresses.
+    """
 
     @classmethod
     def _from_iterable(cls, it: Iterable[R]) -> set[R]:
         return set(it)
 
-    def __init__(self, managed: Map) -> None:
+    def __init__(
+        self, managed: Map, about: str = "", *, by_value: bool = True, cookies: Iterable[int] = ()
+    ) -> None:
+        """``about`` is whose map it is, for what it cannot hold."""
         self._map = managed
+        self._about = about
+        self._by_value = by_value
+        self._cookies = {self._cookie_key(cookie) for cookie in cookies}
+
+    def _cookie_key(self, cookie: int) -> bytes:
+        return cookie.to_bytes(8, "little").ljust(self._map.key_size, b"\0")
+
+    def _key(self, address: Address) -> bytes:
+        if len(address.packed) > self._map.key_size:
+            raise Absent(f"{self._about}: its managed map has no room for an IPv6 address")
+        return encode_address_key(address, self._map.key_size)
 
     def __repr__(self) -> str:
         return "{" + ", ".join(sorted(map(str, self))) + "}"
@@ -38,10 +57,11 @@ class ManagedSet(MutableSet[Address]):
     def __contains__(self, address: object) -> bool:
         if not isinstance(address, ipaddress.IPv4Address | ipaddress.IPv6Address):
             return False
-        return self.value(address) == 0
+        value = self.value(address)
+        return value == 0 if self._by_value else value is not None
 
     def __iter__(self) -> Iterator[Address]:
-        addresses = [decode_address_key(key) for key in self._map]
+        addresses = [decode_address_key(key) for key in self._map if key not in self._cookies]
         return iter([address for address in addresses if address in self])
 
     def __len__(self) -> int:
@@ -51,16 +71,25 @@ class ManagedSet(MutableSet[Address]):
         self.set_value(value, 0)
 
     def discard(self, value: Address) -> None:
-        self._map.delete(encode_address_key(value))
+        self._map.delete(self._key(value))
 
     def value(self, address: Address) -> int | None:
         """The map's value of an address, None where it is absent. Only 0 means managed."""
-        value = self._map.get(encode_address_key(address))
+        value = self._map.get(self._key(address))
         return None if value is None else int.from_bytes(value, "little")
 
     def set_value(self, address: Address, value: int) -> None:
-        """Sets any value: a stale one, for example."""
-        self._map.set(encode_address_key(address), value.to_bytes(self._map.value_size, "little"))
+        """Sets any value: a stale one, for example. `Absent` where presence alone counts."""
+        if value and not self._by_value:
+            raise Absent(f"{self._about}: whoever is in the managed map is managed, whatever the value")
+        self._map.set(self._key(address), value.to_bytes(self._map.value_size, "little"))
+
+    def set_cookie(self, cookie: int, present: bool) -> None:
+        """Makes a network namespace managed, by its cookie, or no longer."""
+        if present:
+            self._map.set(self._cookie_key(cookie), bytes(self._map.value_size))
+        else:
+            self._map.delete(self._cookie_key(cookie))
 
     def clear(self) -> None:
         self._map.clear()
@@ -103,9 +132,15 @@ class VerdictMap(MutableMapping[ConnTuple, Verdict]):
 class StorageMap:
     """The storage of sockets, by the socket itself: the map's key is its descriptor."""
 
-    def __init__(self, storage: Map, ports: PortOrder) -> None:
+    def __init__(self, storage: Map, layout: Layout, ports: PortOrder) -> None:
         self._map = storage
+        self._layout = layout
         self._ports = ports
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """What the era's storage has."""
+        return frozenset(self._layout.fields)
 
     @staticmethod
     def _key(sock: socket.socket) -> bytes:
@@ -118,10 +153,10 @@ class StorageMap:
         value = self._map.get(self._key(sock))
         if value is None:
             raise KeyError(f"{sock} has no storage")
-        return Storage.decode(value, self._ports)
+        return Storage.decode(value, self._layout, self._ports)
 
     def __setitem__(self, sock: socket.socket, storage: Storage) -> None:
-        self._map.set(self._key(sock), storage.encode(self._ports))
+        self._map.set(self._key(sock), storage.encode(self._layout, self._ports))
 
     def __delitem__(self, sock: socket.socket) -> None:
         if not self._map.delete(self._key(sock)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from socket import (
@@ -27,11 +27,13 @@ from testbed.kernel.netlink import prepare
 from testbed.kernel.sockdiag import NETLINK_SOCK_DIAG, TcpSocket, tcp_sockets
 from testbed.kernel.spawner import Namespace
 from testbed.kernel.syscalls import pidfd_send_signal
-from testbed.lab.family import Address
+from testbed.lab.family import Address, unmapped
 from testbed.lab.wait import DEADLINE_S
 
 _SO_NETNS_COOKIE = 71  # Linux 5.14; not in Python's socket module
 COMMAND_DEADLINE_S = 30.0
+BeforeConnect = Callable[[Socket, Address, int], None]
+"""Called with a client's socket and where it is about to connect to."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ class Host:
         self.namespace = namespace
         self.cgroup_fd = cgroup_fd
         self.ends: list[End] = []
+        self.before_connect: list[BeforeConnect] = []
         self._undo = ExitStack()
         self._diag: Socket | None = None
         self.netns_cookie = self._netns_cookie()
@@ -161,6 +164,8 @@ class Host:
         with ExitStack() as undo:
             client = sock or undo.enter_context(self.socket(family))
             client.settimeout(DEADLINE_S)
+            for hook in self.before_connect:
+                hook(client, unmapped(str(address)), port)
             client.connect((str(address), port))
             undo.pop_all()
         return client

@@ -136,14 +136,18 @@ def test_authorize_judges_each_request_once(pair: Pair, mesh: Mesh) -> None:
         assert mesh.authorize(lambda _request: Verdict.DENY) == []
 
 
-def test_outbound_without_storage_is_logged(program_set: ProgramSet, pair: Pair) -> None:
+def test_outbound_without_storage_is_logged(
+    program_set: ProgramSet, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without the connect hook: no record, but a complaint, which is read as a record too."""
     sockops = {program.name: program for program in program_set.of_kind(ProgramKind.SOCKOPS)}
     with Mesh(dataclasses.replace(program_set, programs=sockops), pair.lab) as mesh:
         mesh.manage(pair.client)
-        with pair.connect():
-            assert [event.message for event in mesh.log] == ["observe: an outbound socket without storage"]
+        with monkeypatch.context() as patch:
+            patch.setattr(pair.client, "before_connect", [])  # else the test makes it in the hook's place
+            pair.connect().close()
         pair.lab.settle()
+        assert [event.message for event in mesh.log] == ["observe: an outbound socket without storage"]
         assert not mesh.observed
 
 

@@ -45,7 +45,7 @@ def test_removing_what_is_absent_is_no_error(pair: Pair, mesh: Mesh) -> None:
     """removed while absent: no error"""
     mesh.remove(pair.client, pair.family)
     assert not mesh.managed
-    assert not mesh.log
+    assert not mesh.complaints()
 
 
 def test_removing_leaves_the_others(pair: Pair, mesh: Mesh) -> None:
@@ -62,8 +62,8 @@ NEAR_MISSES_IPV4 = [
     ("0.0.0.2", 928),
     ("0.0.0.2", 931),
     ("0.0.0.2", 0xA103),  # 929 with its bytes reversed
-    ("0.0.0.1", 929),
     ("0.0.0.3", 929),
+    ("0.0.0.4", 929),
     ("0.0.2.0", 929),
     ("2.0.0.0", 929),
     ("10.77.0.2", 929),
@@ -88,6 +88,8 @@ def test_a_near_miss_does_nothing(pair: Pair, mesh: Mesh) -> None:
     """nearly that address or port: nothing happens"""
     for address, port in NEAR_MISSES_IPV6 if pair.family is Family.V6 else NEAR_MISSES_IPV4:
         target = ipaddress.ip_address(address)
+        if target == mesh.control_address(pair.family) and port in mesh.profile.control.other_ports:
+            continue
         mesh.control_connect(pair.client, pair.family, port, target)
         assert not mesh.managed, f"{address} port {port} enrolled"
         mesh.manage(pair.client)

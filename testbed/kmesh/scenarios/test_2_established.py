@@ -95,7 +95,7 @@ def test_a_stale_value_is_not_managed(pair: Pair, mesh: Mesh) -> None:
         mesh.managed.set_value(host.address(pair.family.version), 1)
     with pair.connect():
         pair.lab.settle()
-        assert not mesh.observed
+        assert not mesh.reports()
         assert not mesh.auth_requests
 
 
@@ -105,7 +105,7 @@ def test_managed_in_the_other_family_only(pair: Pair, mesh: Mesh) -> None:
     mesh.manage(pair.client.address(other), pair.server.address(other))
     with pair.connect():
         pair.lab.settle()
-        assert not mesh.observed
+        assert not mesh.reports()
         assert not mesh.auth_requests
 
 
@@ -133,7 +133,7 @@ def test_no_records_without_monitoring(pair: Pair, mesh: Mesh, tap: Tap) -> None
         assert is_watched(tap, connection.client, Op.ACTIVE_ESTABLISHED)
         assert is_watched(tap, connection.server, Op.PASSIVE_ESTABLISHED)
     pair.lab.settle()
-    assert not mesh.observed
+    assert not mesh.reports()
     assert not mesh.verdicts
 
 
@@ -146,7 +146,7 @@ def test_probes_of_the_node_are_exempt(pair: Pair, mesh: Mesh, tap: Tap, name: s
         assert not is_watched(tap, connection.server, Op.PASSIVE_ESTABLISHED)
         pair.lab.settle()
     pair.lab.settle()
-    assert not mesh.observed
+    assert not mesh.reports()
     assert not mesh.auth_requests
 
 

@@ -6,7 +6,6 @@ import socket
 from contextlib import suppress
 
 from testbed.kmesh.mesh import Mesh
-from testbed.kmesh.records import Storage, waypoint_metadata
 from testbed.lab.pair import Connection, Pair
 
 PAYLOAD = b"GET / HTTP/1.1\r\n\r\n"
@@ -14,7 +13,7 @@ PAYLOAD = b"GET / HTTP/1.1\r\n\r\n"
 
 def connect_via_waypoint(pair: Pair, mesh: Mesh) -> Connection:
     sock = pair.client_socket()
-    mesh.storage[sock] = Storage(via_waypoint=True)
+    mesh.via_waypoint(sock)
     return pair.connect(sock)
 
 
@@ -30,10 +29,6 @@ def receive(sock: socket.socket, size: int) -> bytes:
     return bytes(data)
 
 
-def metadata(connection: Connection) -> bytes:
-    return waypoint_metadata(connection.tuple.dst, connection.tuple.dport)
-
-
 def test_the_socket_is_in_the_sockhash(pair: Pair, mesh: Mesh) -> None:
     """the client's tuple is the key in the sockhash"""
     mesh.manage(pair.client)
@@ -45,7 +40,7 @@ def test_the_server_reads_metadata_then_payload(pair: Pair, mesh: Mesh) -> None:
     """the server reads metadata, then payload"""
     mesh.manage(pair.client, pair.server)
     with connect_via_waypoint(pair, mesh) as connection:
-        expected = metadata(connection) + PAYLOAD
+        expected = mesh.waypoint_metadata(connection.tuple) + PAYLOAD
         connection.client.sendall(PAYLOAD)
         assert receive(connection.server, len(expected)) == expected
 
@@ -54,7 +49,7 @@ def test_metadata_is_written_once(pair: Pair, mesh: Mesh) -> None:
     """later sends carry the payload alone"""
     mesh.manage(pair.client)
     with connect_via_waypoint(pair, mesh) as connection:
-        expected = metadata(connection) + PAYLOAD + PAYLOAD + b"x"
+        expected = mesh.waypoint_metadata(connection.tuple) + PAYLOAD + PAYLOAD + b"x"
         for part in (PAYLOAD, PAYLOAD, b"x"):
             connection.client.sendall(part)
         assert receive(connection.server, len(expected)) == expected
@@ -65,7 +60,7 @@ def test_a_large_payload_follows_whole(pair: Pair, mesh: Mesh) -> None:
     mesh.manage(pair.client)
     payload = bytes(range(256)) * 256
     with connect_via_waypoint(pair, mesh) as connection:
-        expected = metadata(connection) + payload
+        expected = mesh.waypoint_metadata(connection.tuple) + payload
         connection.client.sendall(payload)
         assert receive(connection.server, len(expected)) == expected
 
@@ -89,6 +84,7 @@ def test_closing_empties_the_sockhash(pair: Pair, mesh: Mesh) -> None:
 
 def test_without_waypoint_the_payload_is_untouched(pair: Pair, mesh: Mesh) -> None:
     """no waypoint: sockhash empty, payload untouched"""
+    mesh.profile.require("waypoint")
     mesh.manage(pair.client, pair.server)
     with pair.connect() as connection:
         assert not mesh.sockhash
@@ -111,12 +107,11 @@ def test_a_mapped_client_socket_is_ipv4(pair: Pair, mesh: Mesh) -> None:
     text = f"::ffff:{address}" if address.version == 4 else str(address)
     mesh.manage(pair.client)
     with pair.listen() as listener, pair.client.socket(socket.AF_INET6) as client:
-        mesh.storage[client] = Storage(via_waypoint=True)
-        client.settimeout(2.0)
-        client.connect((text, listener.getsockname()[1]))
+        mesh.via_waypoint(client)
+        pair.client.connect(text, listener.getsockname()[1], sock=client)
         server, _ = listener.accept()
         with Connection(client, server) as connection:
-            expected = metadata(connection) + PAYLOAD
+            expected = mesh.waypoint_metadata(connection.tuple) + PAYLOAD
             assert set(mesh.sockhash) == {connection.tuple}
             client.sendall(PAYLOAD)
             assert receive(server, len(expected)) == expected

@@ -125,7 +125,7 @@ def test_nobody_managed_nobody_reports(pair: Pair, mesh: Mesh, tap: Tap) -> None
     with pair.connect():
         pass
     pair.lab.settle()
-    assert not mesh.observed
+    assert not mesh.reports()
     assert not mesh.auth_requests
     assert not [each for each in tap if each.op is Op.STATE]
 
@@ -208,7 +208,7 @@ def test_a_refused_connect_is_no_connection(pair: Pair, mesh: Mesh) -> None:
     with pytest.raises(ConnectionRefusedError):
         pair.client.connect(pair.server.address(pair.family.version), port)
     pair.lab.settle()
-    assert not mesh.observed
+    assert not mesh.reports()
     assert not mesh.auth_requests
 
 

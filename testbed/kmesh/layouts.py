@@ -1,0 +1,62 @@
+"""Where the fields of a record are: by the profile, or by the object's own debug information."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from testbed.bpf.layout import Struct, Type, Union
+from testbed.kmesh.profile import RecordSpec
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A record's size and its fields: (offset, size) by name. ``about`` is whose records they are."""
+
+    about: str
+    size: int
+    fields: Mapping[str, tuple[int, int]]
+
+    @classmethod
+    def of(cls, spec: RecordSpec, about: str, found: Mapping[str, Type] | None = None) -> Layout:
+        """The profile's; with the places that an object's own struct of that name has, where it is known.
+
+        A field that the struct calls otherwise stays where the profile says.
+        """
+        places = dict(spec.fields)
+        size = spec.size
+        for name in spec.structs:
+            kind = (found or {}).get(name)
+            if isinstance(kind, Struct | Union):
+                size = kind.size
+                for each in places:
+                    try:
+                        offset, of_field = kind.field_at(each)
+                    except KeyError:
+                        continue
+                    places[each] = (offset, of_field.size)
+                break
+        return cls(about, size, places)
+
+    def part(self, data: bytes, name: str) -> bytes:
+        offset, size = self.fields[name]
+        return data[offset : offset + size]
+
+    def number(self, data: bytes, name: str) -> int:
+        return int.from_bytes(self.part(data, name), "little")
+
+    def numbers(self, data: bytes) -> dict[str, int]:
+        """Every field that is a number: of at most eight bytes."""
+        return {name: self.number(data, name) for name, (_, size) in self.fields.items() if size <= 8}
+
+    def put(self, data: bytearray, name: str, value: int | bytes) -> None:
+        offset, size = self.fields[name]
+        data[offset : offset + size] = value if isinstance(value, bytes) else value.to_bytes(size, "little")
+
+    def unused(self, data: bytes, used: Mapping[str, int]) -> bytes:
+        """The bytes that no field covers; of the fields in ``used`` only so many count as covered."""
+        covered = bytearray(len(data))
+        for name, (offset, size) in self.fields.items():
+            count = used.get(name, size)
+            covered[offset : offset + count] = b"\x01" * count
+        return bytes(byte for byte, taken in zip(data, covered, strict=True) if not taken)

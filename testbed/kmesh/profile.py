@@ -1,0 +1,197 @@
+"""ABI profiles: one file an era, which says what the program set's interface was then.
+
+The files are in ``testbed/kmesh/profiles``; people can write their own. All sizes and offsets are in
+bytes, numbers little-endian, addresses in network order.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from testbed.errors import UsageError
+from testbed.kmesh.abi import HOST_ORDER, NETWORK_ORDER, Absent, PortOrder
+
+PROFILES = Path(__file__).resolve().parent / "profiles"
+Role = Literal[
+    "managed",
+    "storage",
+    "sockhash",
+    "auth_requests",
+    "auth_results",
+    "observe",
+    "log",
+    "config",
+    "access_log",
+    "metrics",
+    "metric_notify",
+    "original_destinations",
+]
+Setting = Literal["node_ip", "pod_gateway", "monitoring", "log_level", "authz_offload"]
+Order = Annotated[
+    PortOrder,
+    BeforeValidator(lambda word: {"host": HOST_ORDER, "network": NETWORK_ORDER}.get(word, word)),
+]
+Place = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(gt=0)]]
+"""(offset, size)"""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MapSpec(_Part):
+    """A map by its name; sizes where they tell the era (rings have none)."""
+
+    name: str
+    key: int | None = None
+    value: int | None = None
+
+
+class Control(_Part):
+    """Where a host connects to in order to be managed, or no longer."""
+
+    ipv4: ipaddress.IPv4Address
+    ipv6: ipaddress.IPv6Address | None = None
+    enrol_port: int = 929
+    remove_port: int = 930
+    other_ports: tuple[int, ...] = ()
+    """Further ports of that address that do something."""
+
+
+class Managed(_Part):
+    """``by`` presence in the map, or presence and the value 0. ``cookies``: the connect hook goes by
+    the network namespace's cookie, kept in the same map.
+    """
+
+    by: Literal["presence", "value"] = "value"
+    cookies: bool = False
+
+
+class Ports(_Part):
+    """Byte order of the ports, by where they stand."""
+
+    auth: Order
+    observe: Order = HOST_ORDER
+    sockhash: Order = NETWORK_ORDER
+    storage: Order = NETWORK_ORDER
+
+
+class RecordSpec(_Part):
+    """A record or value: its size, where its fields are, and what its C struct may be called."""
+
+    size: Annotated[int, Field(gt=0)]
+    structs: tuple[str, ...] = ()
+    fields: Mapping[str, Place]
+
+    @model_validator(mode="after")
+    def _within(self) -> RecordSpec:
+        for name, (offset, size) in self.fields.items():
+            if offset + size > self.size:
+                raise ValueError(f"field {name} ends at byte {offset + size} of {self.size}")
+        return self
+
+
+class Records(_Part):
+    auth_request: RecordSpec
+    storage: RecordSpec | None = None
+    observe: RecordSpec | None = None
+    access_log: RecordSpec | None = None
+
+
+class Routes(_Part):
+    """Maps that a connect hook looks destinations up in; filled so that each host is its own backend."""
+
+    frontend: MapSpec
+    backend: MapSpec
+
+
+class Tells(_Part):
+    """Maps or programs whose presence or absence tells eras apart that are otherwise alike."""
+
+    present: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+
+
+class Profile(_Part):
+    """One era. ``maps`` are those that its sockops object always has, by role; ``optional_maps`` others.
+
+    ``config`` says where the settings are: a variable's name, or offset and size in the config map's
+    value. ``lacks`` are things that other eras have, with the reason in a person's words.
+    """
+
+    era: str
+    about: str
+    order: int = 100
+    programs: Mapping[Literal["sockops", "connect4", "connect6", "sk_msg"], str]
+    control: Control
+    managed: Managed = Managed()
+    ports: Ports
+    maps: Mapping[Role, MapSpec]
+    optional_maps: Mapping[Role, MapSpec] = {}
+    tells: Tells = Tells()
+    routes: Routes | None = None
+    records: Records
+    config: Mapping[Setting, str | Place] = {}
+    lacks: Mapping[str, str] = {}
+
+    def map_name(self, role: Role) -> str | None:
+        """What the map of a role is called, None where the era has none."""
+        spec = self.maps.get(role) or self.optional_maps.get(role)
+        return spec.name if spec else None
+
+    def require(self, what: str) -> None:
+        """`Absent` where the era lacks it."""
+        if what in self.lacks:
+            raise Absent(f"{self.about}: {self.lacks[what]}")
+
+
+def _known() -> dict[str, Path]:
+    return {path.stem: path for path in PROFILES.glob("*.yaml")}
+
+
+@cache
+def builtin_profiles() -> tuple[Profile, ...]:
+    """The profiles that come with the testbed, oldest first."""
+    return tuple(sorted((read_profile(path) for path in _known().values()), key=lambda each: each.order))
+
+
+def load_profile(name_or_path: str | Path) -> Profile:
+    """A profile by its era (``main``, ``v1.0.0``), or from a file. `UsageError` names what is wrong."""
+    known = _known()
+    if str(name_or_path) in known:
+        return read_profile(known[str(name_or_path)])
+    path = Path(name_or_path)
+    if path.suffix in {".yaml", ".yml"} or path.is_file():
+        return read_profile(path)
+    raise UsageError(
+        f"find the ABI profile {name_or_path}",
+        "it is neither an era nor a file",
+        f"eras: {', '.join(profile.era for profile in builtin_profiles())}",
+    )
+
+
+def read_profile(path: Path) -> Profile:
+    """Reads a profile from a file. `UsageError` names the line or the field that is wrong."""
+    what = f"read the ABI profile {path}"
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(what, error.strerror or str(error)) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(what, " ".join(str(error).split())) from error
+    try:
+        return Profile.model_validate(data)
+    except ValidationError as error:
+        first, *others = error.errors()
+        where = ".".join(map(str, first["loc"])) or "the file"
+        more = f" (and {len(others)} more)" if others else ""
+        why = first["msg"].removeprefix("Value error, ")
+        example = f"{PROFILES / 'main.yaml'} is an example"
+        raise UsageError(what, f"{where}: {why[0].lower()}{why[1:]}{more}", example) from error

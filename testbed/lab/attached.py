@@ -1,0 +1,110 @@
+"""Any program set at work in a lab: for programs that have no contract here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from testbed.bpf.attach import Interface, attach
+from testbed.bpf.elf_loader import load_objects
+from testbed.bpf.kinds import MapType, Target
+from testbed.bpf.libbpf import RingConsumer
+from testbed.bpf.maps import Map, TypedMap
+from testbed.bpf.object_loader import LoadOptions, ObjectLoader
+from testbed.bpf.program_set import Program, ProgramSet
+from testbed.bpf.variables import TypedVariables
+from testbed.closing import Closing
+from testbed.errors import ProgramError, UsageError
+from testbed.lab.host import Host
+from testbed.lab.lab import Lab
+from testbed.logs import save_log
+
+
+class Attached(Closing):
+    """A loaded set attached to a lab. Cgroup programs are at work from the start.
+
+    ``maps`` are typed by name, ``globals`` the variables. Programs of interfaces are attached by
+    `attach`, those of sockhashes are too where the set has exactly one sockhash or sockmap.
+    """
+
+    def __init__(self, program_set: ProgramSet, lab: Lab) -> None:
+        self.programs = program_set
+        self.lab = lab
+        with ExitStack() as stack:
+            stack.callback(program_set.close)
+            for program in program_set.programs.values():
+                self._attach_at_once(program, stack)
+            self._undo = stack.pop_all()
+
+    def __repr__(self) -> str:
+        return f"<Attached {self.programs.origin}: {', '.join(self.programs.programs)}>"
+
+    def _sockmaps(self) -> list[Map]:
+        kinds = {MapType.SOCKHASH, MapType.SOCKMAP}
+        return [each for each in self.programs.maps.values() if each.type in kinds]
+
+    def _attach_at_once(self, program: Program, stack: ExitStack) -> None:
+        if program.kind is None:
+            return
+        if program.kind.target is Target.CGROUP:
+            attach(program, self.lab.cgroup_fd, stack)
+        elif program.kind.target is Target.SOCKMAP and len(self._sockmaps()) == 1:
+            attach(program, self._sockmaps()[0].fd, stack)
+
+    @property
+    def maps(self) -> Mapping[str, TypedMap]:
+        """The maps by name, as Python values."""
+        return {name: each.typed for name, each in self.programs.maps.items()}
+
+    @property
+    def globals(self) -> TypedVariables:
+        """The global variables by name, as Python values of their C types."""
+        return self.programs.globals
+
+    def attach(self, program: str, target: Host | str) -> None:
+        """Attaches a program to a host's first interface, or to the sockhash of that name."""
+        found = self.programs.programs.get(program)
+        if found is None:
+            raise UsageError(
+                f"attach {program}", f"the set has {', '.join(self.programs.programs) or 'none'}"
+            )
+        if isinstance(target, Host):
+            end = target.ends[0]
+            attach(found, Interface(target.namespace.netns_fd, end.index, end.name), self._undo)
+        elif target in self.programs.maps:
+            attach(found, self.programs.maps[target].fd, self._undo)
+        else:
+            raise UsageError(f"attach {program} to {target}", "the set has no map of that name")
+
+    def records(self, ring: str) -> list[bytes]:
+        """What has come into a ring buffer since the last time, each record as bytes."""
+        if ring not in self.programs.maps:
+            raise UsageError(f"read the ring {ring}", "the set has no map of that name")
+        taken: list[bytes] = []
+        consumer = RingConsumer(self.programs.maps[ring].fd, taken.append)
+        try:
+            consumer.consume()
+        finally:
+            consumer.close()
+        return taken
+
+    def close(self) -> None:
+        """Detaches and unloads."""
+        self._undo.close()
+
+
+def attach_objects(loader: ObjectLoader, paths: Sequence[Path], lab: Lab, **options: Any) -> Attached:
+    """Loads objects and attaches them. `ProgramError` when one of their programs is rejected."""
+    loaded = load_objects(loader, paths, LoadOptions(**options))
+    for failure in loaded.failures:
+        loaded.close()
+        log = save_log(f"verifier-{failure.name}", failure.log)
+        raise ProgramError(
+            f"load {failure.name} ({failure.section})",
+            failure.reason,
+            f"the whole log is in {log}",
+            failure.details,
+        )
+    return Attached(loaded, lab)
