@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -14,12 +15,17 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 import testbed
+from testbed.bpf.load_words import parse_inner_maps, parse_tail_calls
+from testbed.bpf.object_loader import LoadOptions, ObjectLoader
 from testbed.errors import ExitCode, MachineError, UsageError, command
+from testbed.kmesh.profile import load_profile
+from testbed.kmesh.subject import load_subject
 from testbed.pytest_plugin import parse_families
 from testbed.report.results import Collector, in_order, short_name
-from testbed.report.table import print_failures, summary, verdict_table
+from testbed.report.table import print_failures, print_skips, summary, verdict_table
 
 _PRINTED_NAME = re.compile(r"(\w+)::([\w\[\]-]+)")
 SCENARIOS = Path(__file__).resolve().parent / "kmesh" / "scenarios"
@@ -34,6 +40,11 @@ class Request:
     workers: str = "0"
     list_only: bool = False
     junit: Path | None = None
+    objects: tuple[Path, ...] = ()
+    abi: str = ""
+    tail_calls: tuple[str, ...] = ()
+    inner_maps: tuple[str, ...] = ()
+    stories: Path | None = None
 
 
 def need_root(what: str) -> None:
@@ -59,8 +70,22 @@ def _arguments(request: Request) -> list[str]:
         arguments.append("--collect-only")
     elif request.workers != "0":
         arguments += ["-p", "xdist.plugin", "-n", request.workers]
+    if request.stories is not None:
+        arguments.append("--stories")
     if request.junit is not None:
         arguments += ["--junitxml", str(request.junit)]
+    for option, values in (
+        ("--object", [path.resolve() for path in request.objects]),
+        ("--tail-call", request.tail_calls),
+        ("--inner-map", request.inner_maps),
+    ):
+        for value in values:
+            arguments += [option, str(value)]
+    if request.abi:
+        arguments += [
+            "--abi",
+            str(Path(request.abi).resolve() if Path(request.abi).is_file() else request.abi),
+        ]
     return arguments
 
 
@@ -71,11 +96,12 @@ def _validate(request: Request) -> tuple[str, ...]:
         raise UsageError("read --family", str(error)) from error
     if not (request.workers == "auto" or request.workers.isdecimal()):
         raise UsageError("read -n", f"{request.workers!r} is neither a number nor auto")
-    if request.junit is not None and not request.list_only:
-        try:
-            request.junit.open("a", encoding="utf-8").close()
-        except OSError as error:
-            raise UsageError(f"write {request.junit}", error.strerror or str(error)) from error
+    for file in (request.junit, request.stories):
+        if file is not None and not request.list_only:
+            try:
+                file.open("a", encoding="utf-8").close()
+            except OSError as error:
+                raise UsageError(f"write {file}", error.strerror or str(error)) from error
     return families
 
 
@@ -98,6 +124,7 @@ def run_check(request: Request, console: Console) -> ExitCode:
     if not request.list_only:
         need_root("run the scenarios")
     families = _validate(request)
+    origin = _describe_subject(request, console)
     collector = Collector()
     start = time.monotonic()
     with _only_ours():
@@ -109,22 +136,52 @@ def run_check(request: Request, console: Console) -> ExitCode:
                 f"{short_name(nodeid)}  {about.title}", markup=False, highlight=False, soft_wrap=True
             )
         return ExitCode.PASSED
+    if request.stories is not None:
+        request.stories.write_text(json.dumps(collector.stories, indent=1, sort_keys=True), encoding="utf-8")
     results = in_order(collector.results)
     console.print(verdict_table(results, families))
     print_failures(console, results)
+    print_skips(console, results)
     console.print()
-    console.print(_facts(), style="dim", highlight=False)
+    console.print(f"testbed {testbed.__version__} · {origin} · {_machine()}", style="dim", highlight=False)
     console.print(summary(results, time.monotonic() - start))
     if code == pytest.ExitCode.INTERRUPTED:
         sys.stderr.write("testbed: interrupted; what had been run is shown above\n")
         return ExitCode.INTERRUPTED
+    if code == pytest.ExitCode.OK and not any(result.outcome == "passed" for result in results):
+        sys.stderr.write("testbed: nothing was tested: every scenario was skipped, for the reasons above\n")
+        return ExitCode.CANNOT_RUN
     return ExitCode.PASSED if code == pytest.ExitCode.OK else ExitCode.FAILED
 
 
-def _facts() -> str:
+def _machine() -> str:
     uname = platform.uname()
-    machine = f"Linux {uname.release} {uname.machine}"
-    return f"testbed {testbed.__version__} · the reference in bpf/, by bcc · {machine}"
+    return f"Linux {uname.release} {uname.machine}"
+
+
+def _describe_subject(request: Request, console: Console) -> str:
+    """Prints what people's objects contain, and what that leaves untested. Returns what is under test."""
+    if not request.objects:
+        if request.tail_calls or request.inner_maps:
+            raise UsageError(
+                "use --tail-call or --inner-map", "they are about objects, and --object names none"
+            )
+        if request.abi:
+            load_profile(request.abi)
+        return "the reference in bpf/, by bcc"
+    options = LoadOptions(
+        tail_calls=parse_tail_calls(request.tail_calls), inner_maps=parse_inner_maps(request.inner_maps)
+    )
+    if request.list_only:
+        return ""
+    with ObjectLoader() as loader, load_subject(loader, request.objects, request.abi, options) as subject:
+        heading = ""
+        for name, words in subject.lines():
+            shown = name if name != heading else ""
+            console.print(Text(f"{shown:<10}", style="bold") + Text(words), soft_wrap=True)
+            heading = name
+        console.print()
+        return subject.program_set.origin
 
 
 def _raise_problems(request: Request, collector: Collector, code: int) -> None:

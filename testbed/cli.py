@@ -27,6 +27,20 @@ app = typer.Typer(
 )
 
 
+TailCalls = Annotated[
+    list[str] | None,
+    typer.Option("--tail-call", metavar="MAP:INDEX=PROGRAM", help="An entry of a program array."),
+]
+InnerMaps = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--inner-map",
+        metavar="MAP=TYPE:KEY:VALUE:ENTRIES",
+        help="What the maps in a map of maps look like, where the object does not say.",
+    ),
+]
+
+
 def _console() -> Console:
     return Console(highlight=False)
 
@@ -66,11 +80,39 @@ def check(
     junit: Annotated[
         Path | None, typer.Option("--junit", metavar="FILE", help="Write the verdicts as JUnit XML too.")
     ] = None,
+    objects: Annotated[
+        list[Path] | None,
+        typer.Option("--object", metavar="FILE", help="A compiled object to check; once for each."),
+    ] = None,
+    abi: Annotated[
+        str, typer.Option("--abi", metavar="ERA|FILE", help="The objects' ABI, if not as recognised.")
+    ] = "",
+    tail_calls: TailCalls = None,
+    inner_maps: InnerMaps = None,
+    stories: Annotated[
+        Path | None,
+        typer.Option("--stories", metavar="FILE", help="Write what happened, to compare with another run."),
+    ] = None,
 ) -> None:
-    """Run the contract's scenarios on the programs in bpf/ and print a table of verdicts."""
+    """Run the contract's scenarios and print a table of verdicts.
+
+    Under test are the programs in bpf/, or compiled objects: --object sockops.o --object sendmsg.o
+    """
     from testbed.check import Request, run_check
 
-    raise typer.Exit(run_check(Request(family, expression, workers, list_only, junit), _console()))
+    request = Request(
+        family,
+        expression,
+        workers,
+        list_only,
+        junit,
+        objects=tuple(objects or ()),
+        abi=abi,
+        tail_calls=tuple(tail_calls or ()),
+        inner_maps=tuple(inner_maps or ()),
+        stories=stories,
+    )
+    raise typer.Exit(run_check(request, _console()))
 
 
 @app.command(epilog="Example:  [bold]sudo testbed doctor --json | jq .[].name[/]")

@@ -12,6 +12,7 @@ from dataclasses import astuple, dataclass
 import pytest
 
 _PROPERTY = "testbed_about"
+STORY = "testbed_story"  # a report's user property: `testbed.kmesh.story`
 SETUP_ERROR = "testbed_setup_error"  # a report's user property: a `TestbedError` as JSON
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from testbed.errors import ExitCode, TestbedError
-from testbed.report.about import SETUP_ERROR, About, about, sent_along
+from testbed.report.about import SETUP_ERROR, STORY, About, about, sent_along
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Collector:
 
     def __init__(self) -> None:
         self.results: dict[str, Result] = {}
+        self.stories: dict[str, object] = {}
         self.items: list[tuple[str, About]] = []
         self.collection_errors: list[str] = []
         self.fatal: TestbedError | None = None
@@ -59,6 +60,8 @@ class Collector:
             self.fatal.exit_code = ExitCode(code)
             assert self._session is not None, "reports come within a session"
             self._session.shouldstop = "nothing can be run"
+        if STORY in properties:
+            self.stories[report.nodeid] = properties[STORY]
         outcome: str = report.outcome
         if report.failed and report.when != "call":
             outcome = "error"
@@ -87,6 +90,8 @@ def _text(report: pytest.TestReport) -> str:
 def _details(report: pytest.TestReport) -> str:
     if report.passed:
         return ""
+    if report.skipped and isinstance(report.longrepr, tuple):
+        return report.longrepr[2].removeprefix("Skipped: ")
     parts = [_text(report)]
     parts += [text for name, text in report.sections if name == "sockops callbacks"]
     return "\n".join(parts)

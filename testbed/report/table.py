@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -56,6 +57,15 @@ def print_failures(console: Console, results: Sequence[Result]) -> None:
         console.print(Text(f"{_SHOWN[result.outcome][0]} {short_name(result.nodeid)}", style="bold red"))
         console.print(Text(f"     {result.about.title}", style="italic"))
         console.print(Text(result.details), soft_wrap=True)
+
+
+def print_skips(console: Console, results: Sequence[Result]) -> None:
+    """Each reason that something was skipped for, and how often."""
+    reasons = Counter(result.details for result in results if result.outcome == "skipped")
+    if reasons:
+        console.print()
+    for reason, count in reasons.most_common():
+        console.print(Text(f"{count:>4} skipped  ", style="yellow") + Text(reason), soft_wrap=True)
 
 
 def summary(results: Sequence[Result], seconds: float) -> Text:

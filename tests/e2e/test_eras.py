@@ -1,0 +1,97 @@
+"""Objects in the style of each era: recognised, and held to the contract as far as the era has it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from testbed.bpf.object_loader import ObjectLoader
+from testbed.errors import UsageError
+from testbed.kmesh.profile import PROFILES, load_profile
+from testbed.kmesh.recognise import recognise
+from tests.conftest import Run
+from tests.eras import ERAS, build_era
+
+
+@pytest.fixture(scope="session")
+def era_objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
+    """sockops.o, cgroup_sock.o and sendmsg.o of each era."""
+    return {era: build_era(era, tmp_path_factory.mktemp(era)) for era in ERAS}
+
+
+Objects = dict[str, list[Path]]
+# How much of the contract each era has, in one family: scenarios that run, and those that cannot.
+RUN = {"v0.3": 10, "v0.4.0": 13, "v0.4.1": 30, "v0.5.0": 30, "v1.0.0": 38, "v1.1": 48, "main": 48}
+
+
+@pytest.mark.parametrize("era", ERAS)
+def test_its_era_is_recognised(era_objects: Objects, object_loader: ObjectLoader, era: str) -> None:
+    found = recognise(object_loader.open(era_objects[era]))
+    assert found.profile.era == era
+    alike = [{"main", "v1.1"}, {"v0.4.1", "v0.5.0"}]
+    assert {era, *(other.era for other in found.others)} in [*alike, {era}]
+
+
+@pytest.mark.parametrize("era", ERAS)
+def test_the_sockops_object_alone_is_enough(
+    era_objects: Objects, object_loader: ObjectLoader, era: str
+) -> None:
+    """What tells v1.1 from main is in the other objects: without them it is the newer one, and said."""
+    found = recognise(object_loader.open(era_objects[era][:1]))
+    assert found.profile.era == ("main" if era == "v1.1" else era)
+    if era == "v1.1":
+        assert str(found).endswith("the same names and sizes has v1.1 (--abi v1.1)")
+
+
+def counts(output: str) -> dict[str, int]:
+    """``{"passed": 48, "skipped": 3}`` of a check's last line."""
+    words = re.findall(r"(\d+) (passed|failed|errors|skipped)", output.splitlines()[-1])
+    return {word: int(number) for number, word in words}
+
+
+@pytest.mark.parametrize("era", ERAS)
+def test_it_keeps_the_contract(era_objects: Objects, testbed_command: Run, era: str) -> None:
+    options = [word for path in era_objects[era] for word in ("--object", str(path))]
+    if era == "v0.5.0":
+        options += ["--inner-map", "outer_map=array:4:1300:1"]
+    done = testbed_command("check", "--family", "v4", *options)
+    assert done.returncode == 0, done.stdout
+    found = counts(done.stdout)
+    assert (found.get("passed"), found.get("failed")) == (RUN[era], None), done.stdout
+    assert f"era       {era} (" in done.stdout
+    for line in done.stdout.splitlines():
+        if " skipped  " in line:  # the reason is the era's, or that of a map that it does not have
+            assert "Kmesh v" in line, line
+
+
+def test_another_era_than_it_is_fails(era_objects: Objects, testbed_command: Run) -> None:
+    """The order of the ports in authorization is all that tells these two apart."""
+    options = [word for path in era_objects["main"] for word in ("--object", str(path))]
+    done = testbed_command("check", "--family", "v4", "-k", "deletes_the_verdict", "--abi", "v1.1", *options)
+    assert done.returncode == 1
+    assert "1 failed" in done.stdout
+
+
+def test_a_profile_of_ones_own(era_objects: Objects, testbed_command: Run, tmp_path: Path) -> None:
+    """v1.1's interface, written down by hand, on objects that would be taken for v1.1."""
+    text = (PROFILES / "v1.1.yaml").read_text(encoding="utf-8")
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(text.replace("about: Kmesh v1.1 to v1.2", "about: my own"), encoding="utf-8")
+    options = [word for path in era_objects["v1.1"] for word in ("--object", str(path))]
+    done = testbed_command("check", "--family", "v4", "-k", "exactly_four", "--abi", str(mine), *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "era       v1.1 (my own), as asked for" in done.stdout
+
+
+def test_the_nearest_era_is_named(era_objects: Objects, object_loader: ObjectLoader) -> None:
+    """v1.0.0's storage with v1.1's maps: no era has both."""
+    objects = object_loader.open(era_objects["v1.0.0"])
+    profiles = [load_profile(era) for era in ("v0.5.0", "v1.1")]
+    with pytest.raises(UsageError) as caught:
+        recognise(objects, profiles)
+    lines = caught.value.details.splitlines()
+    assert lines[0] == "nearest is v1.1 (Kmesh v1.1 to v1.2); looked for, and found:"
+    assert "NO  map km_sockstorage (value 64 bytes): key 4 bytes, value 16 bytes" in lines
+    assert "yes map km_manage (key 16 bytes, value 4 bytes)" in lines
