@@ -115,6 +115,19 @@ def check(
     raise typer.Exit(run_check(request, _console()))
 
 
+@app.command(epilog="Example:  [bold]testbed build -o build && sudo testbed inspect build/*.o[/]")
+def build(
+    folder: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", help="Where to; made where it does not exist.")
+    ],
+) -> None:
+    """Compile the programs in bpf/ to ELF objects: sockops.o, connect.o and sendmsg.o."""
+    from testbed.kmesh.reference import build_reference
+
+    for path in build_reference(folder):
+        typer.echo(path)
+
+
 @app.command(epilog="Example:  [bold]sudo testbed doctor --json | jq .[].name[/]")
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects instead.")] = False,

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from testbed.lab.pair import Pair
     from testbed.observe.tap import Tap, TapProgram
 
+_OURS = {str(Path(__file__).resolve().parent), str(Path(pytest.__file__).parent.parent)}
 FAMILIES = ("v4", "v6", "mapped")
 
 
@@ -129,6 +130,12 @@ def pytest_runtest_call() -> Generator[None, None, None]:
         yield
 
 
+def _asked_for(caught: pytest.ExceptionInfo[BaseException]) -> str:
+    """The last line of the test's own: what follows within the testbed is of no interest."""
+    own = [entry for entry in caught.traceback if _OURS.isdisjoint(map(str, Path(entry.path).parents))]
+    return f"{own[-1].path}:{own[-1].lineno + 1}: {str(own[-1].statement).strip()}\n" if own else ""
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
@@ -138,6 +145,8 @@ def pytest_runtest_makereport(
     if report.when == "setup" and isinstance(error, TestbedError):
         report.longrepr = str(error)
         report.user_properties.append((SETUP_ERROR, json.dumps([error.exit_code, *error.args])))
+    elif report.failed and call.excinfo is not None and isinstance(error, TestbedError):
+        report.longrepr = f"{_asked_for(call.excinfo)}{error}"
     elif report.failed and error is not None:
         tap = getattr(item, "funcargs", {}).get("tap")
         if tap is not None and "callbacks that fired" not in str(error):

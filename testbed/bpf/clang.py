@@ -63,23 +63,25 @@ def compile_objects(
 
 
 def _command(source: Path, include: Sequence[Path], defines: Sequence[str]) -> list[str]:
+    place = source.parent.resolve()
     # for BPF, clang does not look where a distribution keeps what differs by architecture (asm/)
     of_architecture = f"/usr/include/{platform.machine()}-linux-gnu"
     return [
         "clang",
         *_FLAGS,
         *(f"-D{define}" for define in defines),
-        *(f"-I{directory.absolute()}" for directory in include),
+        *(f"-I{directory.resolve()}" for directory in include),
         *("-idirafter", of_architecture),
         # else the current directory is in the debug information
-        *("-fdebug-compilation-dir", str(source.absolute().parent)),
-        *("-c", str(source.absolute()), "-o", "-"),
+        *("-fdebug-compilation-dir", str(place)),
+        *("-c", str(place / source.name), "-o", "-"),
     ]
 
 
 def _compiled(source: Path, include: Sequence[Path], defines: Sequence[str]) -> bytes:
+    command = _command(source, include, defines)
     try:
-        done = subprocess.run(_command(source, include, defines), capture_output=True, check=False)
+        done = subprocess.run(command, capture_output=True, check=False)
     except OSError as error:
         raise MachineError("find clang", errno_name(error.errno or 0), "apt-get install clang") from error
     if done.returncode:
