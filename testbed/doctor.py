@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.console import Console
@@ -136,6 +137,21 @@ def _reference(made: _Examination) -> str:
     return f"compiled, loaded, attached: {kinds}"
 
 
+def _objects(made: _Examination) -> str:
+    from testbed.bpf import libbpf
+    from testbed.bpf.elf_loader import load_objects
+    from testbed.bpf.object_loader import ObjectLoader
+    from testbed.kmesh.reference import build_reference
+
+    folder = Path(made.stack.enter_context(TemporaryDirectory()))
+    built = build_reference(folder)
+    with ObjectLoader() as loader, load_objects(loader, built) as loaded:
+        for failure in loaded.failures:
+            raise MachineError(f"load {failure.name}", failure.reason, _LOOK_AT_PROGRAMS, failure.details)
+    names = ", ".join(path.name for path in built)
+    return f"{names}: built with clang, loaded with libbpf {libbpf.version()}"
+
+
 def _records(made: _Examination) -> str:
     from testbed.lab.pair import Pair
 
@@ -170,6 +186,7 @@ STEPS = (
     _Step("headers", _headers),
     _Step("tap", _tap, ("root", "BTF", "lab", "bcc", "headers")),
     _Step("programs", _reference, ("root", "BTF", "lab", "bcc", "headers")),
+    _Step("objects", _objects, ("root", "BTF")),
     _Step("records", _records, ("sockets", "tap", "programs")),
 )
 

@@ -70,6 +70,7 @@ _CALLS: tuple[Signature, ...] = (
     ("bpf_obj_get_info_by_fd", c_int, (c_int, c_void_p, POINTER(c_uint32))),
     ("bpf_btf_get_fd_by_id", c_int, (c_uint32,)),
     ("libbpf_num_possible_cpus", c_int, ()),
+    ("libbpf_version_string", ctypes.c_char_p, ()),
     ("bpf_link_create", c_int, (c_int, c_int, c_int, c_void_p)),
     ("bpf_prog_attach", c_int, (c_int, c_int, c_int, c_uint32)),
     ("bpf_prog_detach2", c_int, (c_int, c_int, c_int)),
@@ -95,6 +96,11 @@ def _library() -> ctypes.CDLL:
 def require() -> None:
     """`MachineError` where there is no libbpf.so.1."""
     _library()
+
+
+def version() -> str:
+    """``v1.1`` and the like. `MachineError` where there is no libbpf.so.1."""
+    return str(_library().libbpf_version_string().decode())
 
 
 def checked(result: int, what: str) -> int:

@@ -20,8 +20,10 @@ def test_the_two_commands_are_there() -> None:
     assert COMMANDS[:2] == ["sudo ./tb check", "sudo ./tb test"]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_works(command: str) -> None:
+ON_OBJECTS = [command for command in COMMANDS if " build" in command]
+
+
+def run(command: str) -> subprocess.CompletedProcess[str]:
     words = command.removeprefix("sudo ").split()  # we are root, and sudo need not be there
     if words[-1] == "test":
         words += ["--collect-only", "-q"]  # we are what it would run
@@ -35,7 +37,21 @@ def test_a_command_works(command: str) -> None:
         timeout=120,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    if words[-1] == "check":
+    return done
+
+
+def test_what_is_built_is_inspected_loaded_and_checked() -> None:
+    """In this order: each command needs what the first has built."""
+    assert ON_OBJECTS[0] == "./tb build -o build"
+    assert len(ON_OBJECTS) == 4
+    for command in ON_OBJECTS:
+        run(command)
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command not in ON_OBJECTS])
+def test_a_command_works(command: str) -> None:
+    done = run(command)
+    if command.endswith("check"):
         shown = [line for line in README.splitlines() if line.startswith("  ") and line.endswith("pass")]
         ran = [line.rstrip() for line in done.stdout.splitlines()]
         assert not [line for line in shown if line not in ran], "the README shows another run"
