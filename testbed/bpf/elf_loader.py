@@ -16,7 +16,7 @@ from testbed.bpf.kinds import MapType, kind_of
 from testbed.bpf.layout import Type
 from testbed.bpf.maps import Map
 from testbed.bpf.object_file import ObjectError, ObjectFile, license_of, read_object
-from testbed.bpf.object_info import ObjectInfo
+from testbed.bpf.object_info import ObjectInfo, section_of
 from testbed.bpf.object_loader import LoadOptions, ObjectLoader, Reply
 from testbed.bpf.object_request import ProgramReply
 from testbed.bpf.program_set import Program, ProgramFailure, ProgramSet
@@ -40,8 +40,9 @@ def load_objects(
     with loader.load(files, options) as reply, ExitStack() as stack:
         programs = dict(_programs(reply))
         maps, sections = _maps(reply)
-        for file, info in zip(files, reply.infos, strict=True):
-            _check_license(file, [programs[name] for name in _names(info) if name in programs])
+        for file, described in zip(files, reply.replies, strict=True):
+            names = [each["name"] for each in described["programs"]]
+            _check_license(file, [programs[name] for name in names if name in programs])
         _fill_tail_calls(options, programs, maps)
         stack.push(reply.take())
         return ProgramSet(
@@ -55,10 +56,6 @@ def load_objects(
             assumed=tuple(dict.fromkeys(name for each in reply.replies for name in each["assumed"])),
             debug_structs=cache(partial(_debug_structs, tuple(paths))),
         )
-
-
-def _names(info: ObjectInfo) -> list[str]:
-    return [program.name for program in info.programs]
 
 
 def _programs(reply: Reply) -> Iterator[tuple[str, Program]]:
@@ -79,23 +76,25 @@ def _programs(reply: Reply) -> Iterator[tuple[str, Program]]:
 
 
 _TAIL_CALL = 12  # bpf_tail_call of enum bpf_func_id
-_Sections = list[tuple[ObjectInfo, dict[str, Map]]]
+_Sections = list[tuple[ObjectInfo, dict[str, tuple[str, int]]]]
 
 
 def _maps(reply: Reply) -> tuple[dict[str, Map], _Sections]:
-    """The maps of the set by name, and for each object those that hold its variables by section."""
+    """The maps of the set by name, and for each object the name and
+    descriptor of those that hold its variables, by section.
+    """
     maps: dict[str, Map] = {}
     sections: _Sections = []
     for described, info in zip(reply.replies, reply.infos, strict=True):
-        own: dict[str, Map] = {}
-        for each, about in zip(described["maps"], info.maps, strict=True):
+        own: dict[str, tuple[str, int]] = {}
+        for each in described["maps"]:
             if each["fd"] is None:
                 continue
-            fd = reply.fds[each["fd"]]
-            if about.internal:
-                own[about.section] = Map(about.name, fd)
-            elif about.name not in maps:
-                maps[about.name] = Map(about.name, fd, partial(info.map_types, about.name))
+            name, fd = each["name"], reply.fds[each["fd"]]
+            if each["internal"]:
+                own[section_of(name)] = name, fd
+            elif name not in maps:
+                maps[name] = Map(name, fd, partial(info.map_types, name))
         sections.append((info, own))
     return maps, sections
 
@@ -103,7 +102,8 @@ def _maps(reply: Reply) -> tuple[dict[str, Map], _Sections]:
 def _places(sections: _Sections) -> dict[str, tuple[Place, ...]]:
     """Where each variable is: in all objects that have one of its name."""
     places: dict[str, tuple[Place, ...]] = {}
-    for info, maps in sections:
+    for info, named in sections:
+        maps = {section: Map(name, fd) for section, (name, fd) in named.items()}
         for variable in info.all_variables():
             if variable.section in maps:
                 constant = variable.section.startswith(".rodata")

@@ -121,15 +121,10 @@ def _map_info(map_fd: int) -> _MapInfo:
     return info
 
 
-def map_info(map_fd: int) -> tuple[int, int, int, int]:
-    """Returns (type, key size, value size, max entries) of a map; sizes in bytes."""
+def map_info(map_fd: int) -> tuple[int, int, int, int, int]:
+    """Returns (type, key size, value size, max entries, flags BPF_F_…) of a map; sizes in bytes."""
     info = _map_info(map_fd)
-    return info.type, info.key_size, info.value_size, info.max_entries
-
-
-def map_flags(map_fd: int) -> int:
-    """The flags that a map was made with (BPF_F_…)."""
-    return int(_map_info(map_fd).map_flags)
+    return info.type, info.key_size, info.value_size, info.max_entries, info.map_flags
 
 
 def map_btf(map_fd: int) -> tuple[bytes, int, int] | None:

@@ -11,6 +11,7 @@ from functools import cache
 from threading import Thread
 from typing import TypeVar
 
+from testbed.bpf.diagnostics import Captured, captured_stderr
 from testbed.bpf.libbpf import Signature, checked, open_library
 
 T = TypeVar("T")
@@ -87,7 +88,8 @@ def xdp_attach(program_fd: int, ifindex: int) -> None:
 def tc_attach(program_fd: int, ifindex: int, point: int) -> Callable[[], None]:
     """Attaches by a clsact qdisc and a filter; returns what takes both back."""
     hook = _TcHook(ctypes.sizeof(_TcHook), ifindex, TC_INGRESS | TC_EGRESS, 0)
-    made = _library().bpf_tc_hook_create(byref(hook))
+    with captured_stderr(Captured()):  # libbpf tells that it is there already, which does not matter
+        made = _library().bpf_tc_hook_create(byref(hook))
     if made != -errno.EEXIST:  # of a program at the other point, or somebody else's: it is not ours to remove
         checked(made, "bpf_tc_hook_create")
     at = _TcHook(ctypes.sizeof(_TcHook), ifindex, point, 0)

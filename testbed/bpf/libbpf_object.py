@@ -10,8 +10,7 @@ import ctypes
 import os
 from collections.abc import Iterator
 from ctypes import POINTER, byref, c_bool, c_char_p, c_int, c_size_t, c_uint32, c_void_p
-from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 from testbed.bpf.libbpf import Signature, checked, open_library
 
@@ -55,8 +54,6 @@ _CALLS: tuple[Signature, ...] = (
     ("bpf_map__max_entries", c_uint32, (_P,)),
     ("bpf_map__map_flags", c_uint32, (_P,)),
     ("bpf_map__is_internal", c_bool, (_P,)),
-    ("bpf_map__btf_key_type_id", c_uint32, (_P,)),
-    ("bpf_map__btf_value_type_id", c_uint32, (_P,)),
     ("bpf_map__fd", c_int, (_P,)),
     ("bpf_map__reuse_fd", c_int, (_P, c_int)),
     ("bpf_map__inner_map", _P, (_P,)),
@@ -89,13 +86,13 @@ def _text(data: bytes | None) -> str:
     return (data or b"").decode(errors="backslashreplace")
 
 
-@dataclass(frozen=True)
 class ObjectProgram:
     """A program of an open object: valid until that is closed."""
 
-    handle: int
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
 
-    @property
+    @cached_property
     def name(self) -> str:
         return _text(_library().bpf_program__name(self.handle))
 
@@ -138,16 +135,16 @@ class ObjectProgram:
         checked(_library().bpf_program__set_log_level(self.handle, level), "log level")
 
 
-@dataclass(frozen=True)
 class ObjectMap:
     """A map of an open object: valid until that is closed. Sizes in bytes."""
 
-    handle: int
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
 
     def _number(self, what: str) -> int:
         return int(getattr(_library(), f"bpf_map__{what}")(self.handle))
 
-    @property
+    @cached_property
     def name(self) -> str:
         return _text(_library().bpf_map__name(self.handle))
 
@@ -158,16 +155,16 @@ class ObjectMap:
     @property
     def shape(self) -> tuple[int, int, int, int, int]:
         """(type, key size, value size, max entries, flags)"""
-        names = ("type", "key_size", "value_size", "max_entries", "map_flags")
-        kind, key, value, entries, flags = (self._number(name) for name in names)
-        return kind, key, value, entries, flags
+        lib, handle = _library(), self.handle
+        return (
+            lib.bpf_map__type(handle),
+            lib.bpf_map__key_size(handle),
+            lib.bpf_map__value_size(handle),
+            lib.bpf_map__max_entries(handle),
+            lib.bpf_map__map_flags(handle),
+        )
 
-    @property
-    def type_ids(self) -> tuple[int, int]:
-        """BTF ids of key and value, 0 where there is none."""
-        return self._number("btf_key_type_id"), self._number("btf_value_type_id")
-
-    @property
+    @cached_property
     def internal(self) -> bool:
         """Whether it holds an object's variables (``.data``, ``.bss``, ``.rodata``, ``.kconfig``)."""
         return bool(_library().bpf_map__is_internal(self.handle))
@@ -223,9 +220,11 @@ class OpenObject:
             yield handle
             handle = following(self._handle, handle)
 
+    @cached_property
     def programs(self) -> list[ObjectProgram]:
         return [ObjectProgram(handle) for handle in self._walk("program")]
 
+    @cached_property
     def maps(self) -> list[ObjectMap]:
         return [ObjectMap(handle) for handle in self._walk("map")]
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 _HASHES = {1, 9}  # HASH, LRU_HASH
 _PERCPU_HASHES = {5, 10}
-_ARRAY, _PERCPU_ARRAY, _RINGBUF = 2, 6, 27
-_QUEUE, _STACK = 22, 23
+_ARRAY, _PERCPU_ARRAY = 2, 6
+_QUEUE, _STACK, _STACK_TRACE = 22, 23, 7
+_RINGBUF, _USER_RINGBUF, _BLOOM_FILTER = 27, 31, 30
 _NO_PREALLOC = 1  # BPF_F_NO_PREALLOC
 _ELEMENT = 48  # struct htab_elem
 _BUCKET = 16
@@ -27,17 +26,21 @@ def memory_of(kind: int, key_size: int, value_size: int, entries: int, flags: in
         return buckets + entries * (_ELEMENT + key + value * (cpus if kind in _PERCPU_HASHES else 1))
     by_kind = {
         _ARRAY: value,
-        _PERCPU_ARRAY: value * cpus,
-        _RINGBUF: 1,
+        _PERCPU_ARRAY: 8 + value * cpus,
         _QUEUE: value_size,
         _STACK: value_size,
+        _STACK_TRACE: 32 + value,
+        _RINGBUF: 1,
+        _USER_RINGBUF: 1,
+        _BLOOM_FILTER: 2,
     }
     return entries * by_kind.get(kind, 16)  # else pointers, or buckets
 
 
 def available_memory() -> int:
     """Half of what the machine has left (MemAvailable of proc_meminfo(5)), in bytes."""
-    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024 // 2
+    with open("/proc/meminfo", encoding="ascii") as lines:  # noqa: PTH123 (the worker starts without pathlib)
+        for line in lines:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024 // 2
     return 1 << 30

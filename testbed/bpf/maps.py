@@ -32,8 +32,8 @@ class Map:
         """``types`` is asked for the types of key and value when they are needed first."""
         self.name = name
         self.fd = fd
-        self.type, self.key_size, self.value_size, self.max_entries = libbpf.map_info(fd)
-        self.mappable = bool(libbpf.map_flags(fd) & _MMAPABLE)
+        self.type, self.key_size, self.value_size, self.max_entries, flags = libbpf.map_info(fd)
+        self.mappable = bool(flags & _MMAPABLE)
         self._types = types
         self.cpus = 1
         if self.type in _PER_CPU:

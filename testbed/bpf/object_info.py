@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -11,6 +11,11 @@ from testbed.bpf.btf import Btf, Variable, parse_btf
 from testbed.bpf.kinds import ProgramKind, kind_of, map_type_name
 from testbed.bpf.layout import Type
 from testbed.bpf.object_request import MapReply, ObjectReply, ProgramReply
+
+
+def section_of(internal_map: str) -> str:
+    """``.bss``, ``.data``, … libbpf puts the object's name before it."""
+    return "." + internal_map.partition(".")[2]
 
 
 @dataclass(frozen=True)
@@ -74,8 +79,8 @@ class MapInfo:
 
     @property
     def section(self) -> str:
-        """Of an internal map: ``.bss``, ``.data``, … libbpf puts the object's name before it."""
-        return "." + self.name.partition(".")[2]
+        """Of an internal map."""
+        return section_of(self.name)
 
 
 @dataclass(frozen=True)
@@ -83,20 +88,20 @@ class ObjectInfo:
     """One object. ``said`` is what libbpf remarked on reading it."""
 
     path: Path
-    programs: tuple[ProgramInfo, ...]
-    maps: tuple[MapInfo, ...]
-    btf_blob: bytes
-    said: str
+    reply: ObjectReply = field(repr=False, hash=False)
+    btf_blob: bytes = field(repr=False)
 
-    @classmethod
-    def of(cls, path: Path, reply: ObjectReply, btf_blob: bytes) -> ObjectInfo:
-        return cls(
-            path,
-            tuple(ProgramInfo.of(program) for program in reply["programs"]),
-            tuple(MapInfo.of(each) for each in reply["maps"]),
-            btf_blob,
-            reply["said"],
-        )
+    @cached_property
+    def programs(self) -> tuple[ProgramInfo, ...]:
+        return tuple(ProgramInfo.of(program) for program in self.reply["programs"])
+
+    @cached_property
+    def maps(self) -> tuple[MapInfo, ...]:
+        return tuple(MapInfo.of(each) for each in self.reply["maps"])
+
+    @property
+    def said(self) -> str:
+        return self.reply["said"]
 
     @cached_property
     def btf(self) -> Btf | None:

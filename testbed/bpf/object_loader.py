@@ -59,15 +59,14 @@ class Reply(Closing):
 
     def __init__(self, files: Sequence[ObjectFile], received: Sequence[int]) -> None:
         self._undo = ExitStack()
-        for fd in received:
-            self._undo.callback(os.close, fd)
+        self._undo.callback(_close, received)
         text, *fds = received
         head, _, blobs = os.pread(text, os.fstat(text).st_size, 0).partition(b"\n")
         self.fds: tuple[int, ...] = tuple(fds)
         self.replies: list[ObjectReply] = json.loads(head)
         infos = []
         for file, reply in zip(files, self.replies, strict=True):
-            infos.append(ObjectInfo.of(file.path, reply, blobs[: reply["btf"]]))
+            infos.append(ObjectInfo(file.path, reply, blobs[: reply["btf"]]))
             blobs = blobs[reply["btf"] :]
         self.infos: tuple[ObjectInfo, ...] = tuple(infos)
 
@@ -77,6 +76,11 @@ class Reply(Closing):
 
     def close(self) -> None:
         self._undo.close()
+
+
+def _close(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 class _Ended(Exception):
@@ -103,6 +107,7 @@ class _Worker(Closing):
         """The descriptors of the reply, the first of which holds its text. `_Ended`."""
         with ExitStack() as stack:
             received: list[int] = []
+            stack.callback(_close, received)
             try:
                 send_packets(self.control, request, fds)
                 while True:
@@ -110,8 +115,6 @@ class _Worker(Closing):
                         self.control, PACKET, _FDS, socket.MSG_CMSG_CLOEXEC
                     )
                     received += more
-                    for fd in more:
-                        stack.callback(os.close, fd)
                     if flags & socket.MSG_CTRUNC:
                         why = errno_name(errno.EMFILE)
                         raise MachineError("load objects", why, "ulimit -n says how many")

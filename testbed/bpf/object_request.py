@@ -54,14 +54,15 @@ class ProgramReply(TypedDict):
 
 
 class MapReply(TypedDict):
-    """``fd`` is an index into the descriptors, None before a load."""
+    """``fd`` is an index into the descriptors, None before a load.
+
+    Of a load: a map that an earlier object has made is among that one's alone.
+    """
 
     name: str
     shape: tuple[int, int, int, int, int]
-    type_ids: tuple[int, int]
     inner: tuple[int, int, int, int, int] | None
     internal: bool
-    shared: bool
     fd: int | None
 
 

@@ -8,9 +8,7 @@ import os
 import re
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 
-from testbed.bpf.kinds import map_type_name
 from testbed.bpf.libbpf import map_info, possible_cpus
 from testbed.bpf.libbpf_object import (
     ObjectMap,
@@ -44,30 +42,37 @@ class Stderr:
 
     def take(self) -> str:
         """What was written since the last time."""
-        data = os.pread(self._fd, os.fstat(self._fd).st_size, 0)
+        size = os.fstat(self._fd).st_size
+        if not size:
+            return ""
+        data = os.pread(self._fd, size, 0)
         os.ftruncate(self._fd, 0)
         os.lseek(self._fd, 0, os.SEEK_SET)  # descriptor 2 writes where this one stands
         return data.decode(errors="backslashreplace")
 
 
-@dataclass
 class _Job:
     """One object on its way: what is known of its programs so far."""
 
-    spec: ObjectSpec
-    data: bytes
-    request: Request
-    shared: dict[str, int]
-    failures: dict[str, tuple[int, str, str]] = field(default_factory=dict)
-    log_bytes: dict[str, int] = field(default_factory=dict)
-    said: str = ""
-    taken: int = 0
-    assumed: dict[str, None] = field(default_factory=dict)
-    buffers: dict[str, ctypes.Array[ctypes.c_char]] = field(default_factory=dict)
+    def __init__(self, spec: ObjectSpec, data: bytes, request: Request, shared: dict[str, int]) -> None:
+        self.spec = spec
+        self.data = data
+        self.request = request
+        self.shared = shared
+        self.failures: dict[str, tuple[int, str, str]] = {}
+        self.log_bytes: dict[str, int] = {}
+        self.said = ""
+        self.taken = 0
+        self.assumed: dict[str, None] = {}
+        self.buffers: dict[str, ctypes.Array[ctypes.c_char]] = {}
 
     def wants(self, name: str) -> bool:
         only = self.spec["only"]
         return name not in self.spec["skip"] and (only is None or name in only)
+
+    def shares(self, bpf_map: ObjectMap) -> bool:
+        """Whether an earlier object of the set has made that map."""
+        return not bpf_map.internal and bpf_map.name in self.shared
 
 
 def load_set(
@@ -105,14 +110,16 @@ def _load_one(job: _Job, stderr: Stderr, made: list[int], stack: ExitStack) -> t
     reply["assumed"] = list(job.assumed)
     blob = opened.btf()
     reply["btf"] = len(blob)
-    for program in opened.programs():
+    for program in opened.programs:
         described = _describe_program(job, program)
         reply["programs"].append(described)
         if job.request["load"] and program.fd >= 0:
             described["fd"] = len(made)
             made.append(program.fd)
-    for bpf_map in opened.maps():
-        described_map = _describe_map(job, bpf_map)
+    for bpf_map in opened.maps:
+        if job.request["load"] and job.shares(bpf_map):
+            continue
+        described_map = _describe_map(bpf_map)
         reply["maps"].append(described_map)
         if job.request["load"] and bpf_map.fd >= 0:
             described_map["fd"] = len(made)
@@ -131,7 +138,7 @@ def _words(error: OSError | ValueError) -> str:
 
 def _open(job: _Job) -> OpenObject:
     opened = OpenObject(job.data, job.spec["name"])
-    for program in opened.programs():
+    for program in opened.programs:
         for prefix, kind in _BY_PREFIX.items():
             if program.prog_type == _UNSPEC and program.section.startswith(prefix):
                 program.set_kind(*kind)
@@ -158,7 +165,7 @@ def _prepare(job: _Job, opened: OpenObject) -> set[str]:
     """Says what is to be loaded and how; returns the names of the programs."""
     attempted = set()
     level = job.request["log_level"]
-    for program in opened.programs():
+    for program in opened.programs:
         wanted = job.wants(program.name) and program.name not in job.failures
         program.set_autoload(wanted)
         if wanted:
@@ -168,10 +175,10 @@ def _prepare(job: _Job, opened: OpenObject) -> set[str]:
                     job.log_bytes.get(program.name, _LOG_BYTES)
                 )
                 program.log_into(job.buffers[program.name], level)
-    maps = opened.maps()
+    maps = opened.maps
     for bpf_map in maps:
         bpf_map.unpin()
-        if not bpf_map.internal and bpf_map.name in job.shared:
+        if job.shares(bpf_map):
             _reuse(bpf_map, job.shared[bpf_map.name])
         elif bpf_map.map_type in _OF_MAPS and bpf_map.inner is None:
             template = job.request["inner"].get(bpf_map.name)
@@ -186,8 +193,10 @@ def _prepare(job: _Job, opened: OpenObject) -> set[str]:
 
 
 def _reuse(bpf_map: ObjectMap, fd: int) -> None:
-    kind, key, value, _ = map_info(fd)
+    kind, key, value, *_ = map_info(fd)
     if bpf_map.shape[:3] != (kind, key, value):
+        from testbed.bpf.kinds import map_type_name
+
         ours = f"{map_type_name(kind)} with keys of {key} and values of {value} bytes"
         kind, key, value = bpf_map.shape[:3]
         theirs = f"{map_type_name(kind)} with keys of {key} and values of {value} bytes"
@@ -199,10 +208,11 @@ def _check_memory(job: _Job, maps: Iterable[ObjectMap]) -> None:
     """The kernel would take all that there is, and end somebody for it."""
     job.taken = 0
     for bpf_map in maps:
-        if bpf_map.name in job.shared and not bpf_map.internal:
+        if job.shares(bpf_map):
             continue
-        inner = bpf_map.inner
-        for kind, key, value, entries, flags in [bpf_map.shape, *([inner.shape] if inner else [])]:
+        shape = bpf_map.shape
+        inner = bpf_map.inner if shape[0] in _OF_MAPS else None
+        for kind, key, value, entries, flags in [shape, *([inner.shape] if inner else [])]:
             needed = memory_of(kind, key, value, entries, flags, possible_cpus())
             left = job.request["available"] - job.taken
             if needed > left:
@@ -260,14 +270,13 @@ def _describe_program(job: _Job, program: ObjectProgram) -> ProgramReply:
     )
 
 
-def _describe_map(job: _Job, bpf_map: ObjectMap) -> MapReply:
-    inner = bpf_map.inner
+def _describe_map(bpf_map: ObjectMap) -> MapReply:
+    shape = bpf_map.shape
+    inner = bpf_map.inner if shape[0] in _OF_MAPS else None
     return MapReply(
         name=bpf_map.name,
-        shape=bpf_map.shape,
-        type_ids=bpf_map.type_ids,
+        shape=shape,
         inner=inner.shape if inner else None,
         internal=bpf_map.internal,
-        shared=not bpf_map.internal and bpf_map.name in job.shared,
         fd=None,
     )
