@@ -60,7 +60,8 @@ def _arguments(request: Request) -> list[str]:
     arguments = [
         str(SCENARIOS),
         *("-c", os.devnull, "--rootdir", str(SCENARIOS)),
-        *("-p", "testbed.pytest_plugin", "-p", "testbed.report.about", "-p", "no:cacheprovider"),
+        *("-p", "testbed.pytest_plugin", "-p", "testbed.pytest_objects"),
+        *("-p", "testbed.report.about", "-p", "no:cacheprovider"),
         *("--tb", "short", "-o", "verbosity_assertions=2", "--family", request.family),
     ]
     if request.expression:

@@ -31,6 +31,7 @@ FLOORS = {
     "kmesh": 4,
     "report": 5,
     "pytest_plugin": 6,
+    "pytest_objects": 6,
     "check": 7,
     "doctor": 7,
     "cli": 8,

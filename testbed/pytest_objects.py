@@ -1,0 +1,131 @@
+"""The pytest plugin, objects: people's own ELF objects under test, as options and fixtures.
+
+As in `testbed.pytest_plugin`, heavy imports are made where they are needed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from testbed.bpf.object_loader import ObjectLoader
+    from testbed.bpf.program_set import ProgramSet
+    from testbed.kmesh.profile import Profile
+    from testbed.kmesh.subject import Subject
+    from testbed.lab.attached import Attached
+    from testbed.lab.lab import Lab
+    from testbed.observe.tap import Tap
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("testbed", "sockops testbed")
+    group.addoption(
+        "--object",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a compiled object of the set under test, instead of the reference; once for each",
+    )
+    group.addoption(
+        "--abi", default="", metavar="ERA|FILE", help="the objects' ABI profile (default: recognised)"
+    )
+    group.addoption(
+        "--tail-call",
+        action="append",
+        default=[],
+        metavar="MAP:INDEX=PROGRAM",
+        help="an entry of a program array of the objects; once for each",
+    )
+    group.addoption(
+        "--inner-map",
+        action="append",
+        default=[],
+        metavar="MAP=TYPE:KEY:VALUE:ENTRIES",
+        help="what the maps in a map of maps look like, where the objects do not say; once for each",
+    )
+
+
+@pytest.fixture(scope="session")
+def object_loader() -> Iterator[ObjectLoader]:
+    """Loads ELF objects."""
+    from testbed.bpf.object_loader import ObjectLoader
+
+    with ObjectLoader() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
+    """The objects given with ``--object``, loaded once a run, and their profile."""
+    from testbed.bpf.load_words import parse_inner_maps, parse_tail_calls
+    from testbed.bpf.object_loader import LoadOptions
+    from testbed.kmesh.subject import load_subject
+
+    config = request.config
+    options = LoadOptions(
+        tail_calls=parse_tail_calls(config.getoption("--tail-call")),
+        inner_maps=parse_inner_maps(config.getoption("--inner-map")),
+    )
+    paths = [Path(name) for name in config.getoption("--object")]
+    loader = request.getfixturevalue("object_loader")
+    with load_subject(loader, paths, config.getoption("--abi"), options) as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="session")
+def program_set(request: pytest.FixtureRequest) -> Iterator[ProgramSet]:
+    """The set under test: the objects given with ``--object``, else the reference, compiled by bcc.
+
+    Loaded once a run. Override it to test another one.
+    """
+    if request.config.getoption("--object"):
+        yield request.getfixturevalue("subject").program_set
+        return
+    from testbed.kmesh.reference import load_reference
+
+    with load_reference() as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="session")
+def profile(request: pytest.FixtureRequest) -> Profile:
+    """The ABI profile of the set under test: as asked for, recognised, else that of the reference."""
+    from testbed.kmesh.profile import load_profile
+
+    abi: str = request.config.getoption("--abi")
+    if not abi and request.config.getoption("--object"):
+        recognised: Profile = request.getfixturevalue("subject").profile
+        return recognised
+    return load_profile(abi or "main")
+
+
+@pytest.fixture
+def sockops_program(
+    request: pytest.FixtureRequest,
+    object_loader: ObjectLoader,
+    lab: Lab,
+    tap: Tap,  # noqa: ARG001 (it tells a failure's story)
+) -> Iterator[Callable[..., Attached]]:
+    """Loads objects of one's own as a set and attaches it to the lab: ``sockops_program("x.o")``.
+
+    A path is looked for beside the test's file, then from the working directory. Keywords are those
+    of `testbed.bpf.object_loader.LoadOptions`. A program that is rejected fails the test.
+    """
+    from testbed.lab.attached import attach_objects
+
+    with ExitStack() as stack:
+
+        def load(*paths: str | os.PathLike[str], **options: Any) -> Attached:
+            found = []
+            for path in paths:
+                beside = request.path.parent / path
+                found.append(beside if beside.exists() else Path(path))
+            return stack.enter_context(attach_objects(object_loader, found, lab, **options))
+
+        yield load
