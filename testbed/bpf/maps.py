@@ -102,10 +102,10 @@ class TypedMap:
 
     map: Map
 
-    def _key(self, key: Value) -> bytes:
+    def _key(self, key: object) -> bytes:
         return _encoded(self.map.key_type, key, f"key of map {self.map.name}")
 
-    def _encode_value(self, value: Value) -> bytes:
+    def _encode_value(self, value: object) -> bytes:
         what = f"value of map {self.map.name}"
         if self.map.cpus == 1:
             return _encoded(self.map.value_type, value, what)
@@ -121,25 +121,25 @@ class TypedMap:
         size = self.map.value_type.size if self.map.value_type else each
         return [_decoded(self.map.value_type, data[at : at + size]) for at in range(0, len(data), each)]
 
-    def get(self, key: Value) -> Value | None:
+    def get(self, key: object) -> Value | None:
         """The value of a key, None where it is absent."""
         data = self.map.get(self._key(key))
         return None if data is None else self._decode_value(data)
 
-    def __getitem__(self, key: Value) -> Value:
+    def __getitem__(self, key: object) -> Value:
         data = self.map.get(self._key(key))
         if data is None:
             raise KeyError(key)
         return self._decode_value(data)
 
-    def __setitem__(self, key: Value, value: Value) -> None:
+    def __setitem__(self, key: object, value: object) -> None:
         self.map.set(self._key(key), self._encode_value(value))
 
-    def __delitem__(self, key: Value) -> None:
+    def __delitem__(self, key: object) -> None:
         if not self.map.delete(self._key(key)):
             raise KeyError(key)
 
-    def __contains__(self, key: Value) -> bool:
+    def __contains__(self, key: object) -> bool:
         return self.map.get(self._key(key)) is not None
 
     def __iter__(self) -> Iterator[Value]:
@@ -162,7 +162,7 @@ def _decoded(kind: Type | None, data: bytes) -> Value:
     return data if kind is None else kind.decode(data)
 
 
-def _encoded(kind: Type | None, value: Value, what: str) -> bytes:
+def _encoded(kind: Type | None, value: object, what: str) -> bytes:
     if kind is not None:
         return kind.encode(value)
     if not isinstance(value, bytes):

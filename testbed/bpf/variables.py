@@ -88,7 +88,7 @@ class TypedVariables(MutableMapping[str, Value]):
         kind = self._variables.type_of(name)
         return self._variables[name] if kind is None else kind.decode(self._variables[name])
 
-    def __setitem__(self, name: str, value: Value) -> None:
+    def __setitem__(self, name: str, value: object) -> None:
         kind = self._variables.type_of(name)
         if kind is not None:
             self._variables[name] = kind.encode(value)
