@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 import testbed
-from testbed.bpf.load_words import parse_inner_maps, parse_tail_calls
+from testbed.bpf.load_words import parse_inner_map, parse_tail_call
 from testbed.bpf.object_loader import LoadOptions, ObjectLoader
 from testbed.errors import ExitCode, MachineError, UsageError, command
 from testbed.kmesh.profile import load_profile
@@ -171,7 +171,8 @@ def _describe_subject(request: Request, console: Console) -> str:
             load_profile(request.abi)
         return "the reference in bpf/, by bcc"
     options = LoadOptions(
-        tail_calls=parse_tail_calls(request.tail_calls), inner_maps=parse_inner_maps(request.inner_maps)
+        tail_calls=tuple(map(parse_tail_call, request.tail_calls)),
+        inner_maps=dict(map(parse_inner_map, request.inner_maps)),
     )
     if request.list_only:
         return ""

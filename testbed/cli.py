@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 
 
+Objects = Annotated[list[Path], typer.Argument(metavar="OBJECT…", help="ELF objects.", show_default=False)]
 TailCalls = Annotated[
     list[str] | None,
     typer.Option("--tail-call", metavar="MAP:INDEX=PROGRAM", help="An entry of a program array."),
@@ -126,6 +127,52 @@ def build(
 
     for path in build_reference(folder):
         typer.echo(path)
+
+
+@app.command(epilog="Examples:  [bold]testbed inspect sockops.o[/]  ·  [bold]testbed inspect *.o --json[/]")
+def inspect(
+    objects: Objects,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects instead.")] = False,
+) -> None:
+    """Show what is in ELF objects: programs, maps and their layouts, variables, and what they need."""
+    from testbed.report.inspect import inspect_objects
+
+    inspect_objects(objects, _console(), as_json)
+
+
+@app.command(
+    epilog="Examples:  [bold]sudo testbed load sockops.o sendmsg.o[/]  ·  "
+    "[bold]sudo testbed load xdp.o --inner-map outer=array:4:64:1 --tail-call calls:0=parse[/]"
+)
+def load(
+    objects: Objects,
+    programs: Annotated[
+        list[str] | None,
+        typer.Option("--program", metavar="P", help="Load only this program; once for each."),
+    ] = None,
+    skip: Annotated[
+        list[str] | None, typer.Option("--skip", metavar="P", help="Leave this program out; once for each.")
+    ] = None,
+    log: Annotated[
+        bool, typer.Option("--log", help="Keep the verifier's whole log of every program, and name the file.")
+    ] = False,
+    tail_calls: TailCalls = None,
+    inner_maps: InnerMaps = None,
+) -> None:
+    """Load ELF objects as one set and say what the verifier says of each program; nothing stays."""
+    from testbed.bpf.load_words import parse_inner_map, parse_tail_call
+    from testbed.bpf.object_loader import LoadOptions
+    from testbed.check import need_root
+    from testbed.report.load import load_report
+
+    options = LoadOptions(
+        only=tuple(programs or ()),
+        skip=tuple(skip or ()),
+        tail_calls=tuple(map(parse_tail_call, tail_calls or ())),
+        inner_maps=dict(map(parse_inner_map, inner_maps or ())),
+    )
+    need_root("load the objects")
+    raise typer.Exit(load_report(objects, options, _console(), log))
 
 
 @app.command(epilog="Example:  [bold]sudo testbed doctor --json | jq .[].name[/]")

@@ -63,14 +63,14 @@ def object_loader() -> Iterator[ObjectLoader]:
 @pytest.fixture(scope="session")
 def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     """The objects given with ``--object``, loaded once a run, and their profile."""
-    from testbed.bpf.load_words import parse_inner_maps, parse_tail_calls
+    from testbed.bpf.load_words import parse_inner_map, parse_tail_call
     from testbed.bpf.object_loader import LoadOptions
     from testbed.kmesh.subject import load_subject
 
     config = request.config
     options = LoadOptions(
-        tail_calls=parse_tail_calls(config.getoption("--tail-call")),
-        inner_maps=parse_inner_maps(config.getoption("--inner-map")),
+        tail_calls=tuple(map(parse_tail_call, config.getoption("--tail-call"))),
+        inner_maps=dict(map(parse_inner_map, config.getoption("--inner-map"))),
     )
     paths = [Path(name) for name in config.getoption("--object")]
     loader = request.getfixturevalue("object_loader")

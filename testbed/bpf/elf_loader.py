@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cache, partial
 from itertools import count
@@ -37,13 +37,20 @@ def load_objects(
     if not paths:
         raise UsageError("load objects", "there is none")
     files = [read_object(path) for path in paths]
-    with loader.load(files, options) as reply, ExitStack() as stack:
+    with loader.load(files, options) as reply:
+        return as_program_set(reply, files, options)
+
+
+def as_program_set(reply: Reply, files: Sequence[ObjectFile], options: LoadOptions) -> ProgramSet:
+    """What a loader replied as a set, which takes the reply's descriptors. Fills its tail calls."""
+    paths = tuple(file.path for file in files)
+    with ExitStack() as stack:
         programs = dict(_programs(reply))
         maps, sections = _maps(reply)
         for file, described in zip(files, reply.replies, strict=True):
             names = [each["name"] for each in described["programs"]]
             _check_license(file, [programs[name] for name in names if name in programs])
-        _fill_tail_calls(options, programs, maps)
+        fill_tail_calls(options, programs, maps)
         stack.push(reply.take())
         return ProgramSet(
             programs=programs,
@@ -52,9 +59,9 @@ def load_objects(
             release=stack.pop_all().close,
             diagnostics="".join(each["said"] for each in reply.replies),
             origin=f"{', '.join(path.name for path in paths)} by libbpf",
-            failures=tuple(_failures(reply, [file.path for file in files])),
+            failures=tuple(_failures(reply, paths)),
             assumed=tuple(dict.fromkeys(name for each in reply.replies for name in each["assumed"])),
-            debug_structs=cache(partial(_debug_structs, tuple(paths))),
+            debug_structs=cache(partial(_debug_structs, paths)),
         )
 
 
@@ -166,7 +173,8 @@ def _check_license(file: ObjectFile, programs: Sequence[Program]) -> None:
         )
 
 
-def _fill_tail_calls(options: LoadOptions, programs: dict[str, Program], maps: dict[str, Map]) -> None:
+def fill_tail_calls(options: LoadOptions, programs: Mapping[str, Program], maps: Mapping[str, Map]) -> None:
+    """Puts programs into program arrays. `UsageError` for what is not there."""
     for name, index, program in options.tail_calls:
         what = f"fill the tail call {name}:{index}={program}"
         if name not in maps or maps[name].type != MapType.PROG_ARRAY:

@@ -77,10 +77,6 @@ _CALLS: tuple[Signature, ...] = (
     ("bpf_prog_get_next_id", c_int, (c_uint32, POINTER(c_uint32))),
     ("bpf_map_get_next_id", c_int, (c_uint32, POINTER(c_uint32))),
     ("bpf_link_get_next_id", c_int, (c_uint32, POINTER(c_uint32))),
-    ("libbpf_probe_bpf_helper", c_int, (c_int, c_int, c_void_p)),
-    ("libbpf_probe_bpf_prog_type", c_int, (c_int, c_void_p)),
-    ("libbpf_probe_bpf_map_type", c_int, (c_int, c_void_p)),
-    ("libbpf_bpf_prog_type_str", ctypes.c_char_p, (c_int,)),
     ("ring_buffer__new", c_void_p, (c_int, _SAMPLE, c_void_p, c_void_p)),
     ("ring_buffer__consume", c_int, (c_void_p,)),
     ("ring_buffer__epoll_fd", c_int, (c_void_p,)),
@@ -216,27 +212,6 @@ def object_ids(kind: Literal["prog", "map", "link"]) -> set[int]:
     if result != -errno.ENOENT:
         checked(result, f"ids of every BPF {kind}")
     return found
-
-
-def has_helper(prog_type: int, helper: int) -> bool:
-    """Whether the running kernel lets a program of this type call the helper (``enum bpf_func_id``)."""
-    return checked(_library().libbpf_probe_bpf_helper(prog_type, helper, None), "helper probe") == 1
-
-
-def has_program_type(number: int) -> bool:
-    """Whether the running kernel takes programs of a type; `OSError` for one that libbpf cannot ask for."""
-    return checked(_library().libbpf_probe_bpf_prog_type(number, None), "program type probe") == 1
-
-
-def has_map_type(number: int) -> bool:
-    """Whether the running kernel makes maps of a type; `OSError` for one that libbpf cannot ask for."""
-    return checked(_library().libbpf_probe_bpf_map_type(number, None), "map type probe") == 1
-
-
-def program_type_name(number: int) -> str:
-    """``sock_ops``, ``cgroup_sock_addr``; ``type 99`` for one that libbpf has no name for."""
-    name: bytes | None = _library().libbpf_bpf_prog_type_str(number)
-    return name.decode() if name else f"type {number}"
 
 
 class RingConsumer:

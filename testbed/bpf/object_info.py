@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -10,7 +11,9 @@ from pathlib import Path
 from testbed.bpf.btf import Btf, Variable, parse_btf
 from testbed.bpf.kinds import ProgramKind, kind_of, map_type_name
 from testbed.bpf.layout import Type
+from testbed.bpf.object_file import read_object
 from testbed.bpf.object_request import MapReply, ObjectReply, ProgramReply
+from testbed.bpf.object_symbols import sections_and_symbols
 
 
 def section_of(internal_map: str) -> str:
@@ -113,8 +116,11 @@ class ObjectInfo:
         return self.btf.map_layout(name) if self.btf else (None, None)
 
     def all_variables(self) -> list[Variable]:
-        """The variables that the BTF knows, or the symbols where there is none."""
+        """The variables that the BTF knows; without BTF those that have symbols, as bytes."""
         if self.btf is None:
-            return []
-        found = chain.from_iterable(self.btf.variables().values())
+            if not any(each.internal for each in self.maps):
+                return []
+            found: Iterable[Variable] = sections_and_symbols(read_object(self.path))[1]
+        else:
+            found = chain.from_iterable(self.btf.variables().values())
         return [variable for variable in found if "." not in variable.name]  # x.y: within the function x

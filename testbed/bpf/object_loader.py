@@ -93,7 +93,8 @@ class _Worker(Closing):
     def __init__(self) -> None:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.used = False
-        with theirs:
+        with theirs, ExitStack() as undo:
+            undo.callback(self.control.close)
             package = Path(__file__).resolve().parents[2]
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", _START, str(package), str(theirs.fileno())],
@@ -102,6 +103,7 @@ class _Worker(Closing):
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,
             )
+            undo.pop_all()
 
     def ask(self, request: Request, fds: Sequence[int]) -> list[int]:
         """The descriptors of the reply, the first of which holds its text. `_Ended`."""

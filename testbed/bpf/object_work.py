@@ -149,6 +149,7 @@ def _open_and_load(job: _Job, stderr: Stderr) -> OpenObject:
     """Loads again without each program that was rejected: libbpf gives up at the first."""
     while True:
         opened = _open(job)
+        attempted: set[str] = set()
         try:
             attempted = _prepare(job, opened)
             stderr.take()
@@ -184,7 +185,7 @@ def _prepare(job: _Job, opened: OpenObject) -> set[str]:
             template = job.request["inner"].get(bpf_map.name)
             if template is None:
                 job.assumed[bpf_map.name] = None
-            bpf_map.set_inner(create_map(*(template or _INNER_TEMPLATE)))
+            bpf_map.set_inner(_inner_map(bpf_map.name, *(template or _INNER_TEMPLATE)))
     _check_memory(job, maps)
     by_name = {bpf_map.name: bpf_map for bpf_map in maps}
     for name, offset, data in job.spec["constants"]:
@@ -192,15 +193,28 @@ def _prepare(job: _Job, opened: OpenObject) -> set[str]:
     return attempted
 
 
-def _reuse(bpf_map: ObjectMap, fd: int) -> None:
-    kind, key, value, *_ = map_info(fd)
-    if bpf_map.shape[:3] != (kind, key, value):
-        from testbed.bpf.kinds import map_type_name
+def _in_words(kind: int, key: int, value: int) -> str:
+    from testbed.bpf.kinds import map_type_name
 
-        ours = f"{map_type_name(kind)} with keys of {key} and values of {value} bytes"
-        kind, key, value = bpf_map.shape[:3]
-        theirs = f"{map_type_name(kind)} with keys of {key} and values of {value} bytes"
-        raise ValueError(f"its map {bpf_map.name} is a {theirs}, that of the set so far a {ours}")
+    return f"{map_type_name(kind)} with keys of {key} and values of {value} bytes"
+
+
+def _inner_map(name: str, kind: int, key: int, value: int, entries: int) -> int:
+    try:
+        return create_map(kind, key, value, entries)
+    except OSError as error:
+        why = errno.errorcode.get(error.errno or 0, error.errno)
+        text = f"{_in_words(kind, key, value)}, {entries} entries"
+        raise ValueError(f"the maps in {name} cannot be: {text} ({why})") from error
+
+
+def _reuse(bpf_map: ObjectMap, fd: int) -> None:
+    ours, theirs = map_info(fd)[:3], bpf_map.shape[:3]
+    if ours != theirs:
+        raise ValueError(
+            f"its map {bpf_map.name} is not that of the set so far:"
+            f" {_in_words(*theirs)}, not {_in_words(*ours)}"
+        )
     bpf_map.reuse(fd)
 
 

@@ -38,8 +38,9 @@ from pathlib import Path
 
 from testbed.bpf.verifier_trace import Place, Step, Trace
 
+_TOO_LARGE = "BPF program is too large."  # can stand behind an instruction, on its line
 _PROCESSED = re.compile(
-    r"^processed (\d{1,15}) insns|^BPF program is too large\. Processed (\d{1,15}) insn", re.MULTILINE
+    r"^processed (\d{1,15}) insns|BPF program is too large\. Processed (\d{1,15}) insn", re.MULTILINE
 )
 _BEGIN, _END = "-- BEGIN PROG LOAD LOG --", "-- END PROG LOAD LOG --"
 _FAILED = "Verification failed: "
@@ -164,7 +165,8 @@ def _kernel_lines(log: str) -> list[str]:
     if start >= 0:
         log = log[start + len(_BEGIN) :]
     log = log.partition(_END)[0]
-    return [line.rstrip() for line in log[-_TAIL:].replace("\0", "").split("\n")]
+    log = log[-_TAIL:].replace("\0", "").replace(_TOO_LARGE, f"\n{_TOO_LARGE}")
+    return [line.rstrip() for line in log.split("\n")]
 
 
 def _split(lines: list[str]) -> tuple[list[str], dict[str, list[str]]]:

@@ -18,6 +18,7 @@ from testbed.bpf import libbpf
 from testbed.bpf.attach import attach
 from testbed.bpf.bcc_loader import SourceSet, load
 from testbed.bpf.kinds import ProgramKind
+from testbed.bpf.probe import has_helper
 from testbed.bpf.program_set import ProgramSet
 from testbed.closing import Closing
 from testbed.data import data_dir
@@ -114,7 +115,7 @@ class TapProgram(Closing):
 
     def __init__(self) -> None:
         bpf = data_dir("bpf")
-        has_cookie = libbpf.has_helper(ProgramKind.SOCKOPS.prog_type, _GET_NETNS_COOKIE)
+        has_cookie = has_helper(ProgramKind.SOCKOPS.prog_type, _GET_NETNS_COOKIE)
         self._set: ProgramSet = load(
             SourceSet(
                 name="tap",

@@ -110,8 +110,8 @@ def test_nothing_that_could_be_tested_is_no_pass(testbed_command: Run, objects: 
         (("--object", "/bin/true"), "its machine is"),
         (("--abi", "v9"), "it is neither an era nor a file"),
         (("--tail-call", "x:0=y"), "they are about objects, and --object names none"),
-        (("--object", "/bin/true", "--tail-call", "x"), "'x' is not MAP:INDEX=PROGRAM"),
-        (("--object", "/bin/true", "--inner-map", "x=heap:4:4:1"), "'heap' is no map type"),
+        (("--object", "/bin/true", "--tail-call", "x"), "--tail-call 'x': it is not MAP:INDEX=PROGRAM"),
+        (("--object", "/bin/true", "--inner-map", "x=heap:4:4:1"), "'heap' is no type of maps"),
         (("--stories", "/no/such/dir/x"), "No such file or directory"),
     ],
 )

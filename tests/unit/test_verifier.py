@@ -281,10 +281,10 @@ def test_a_huge_log_is_read_from_its_end() -> None:
     log = "0: R9=9\n" + "0: (b7) r0 = 0 ; R0=0\n" * 1_000_000
     report = parse_verifier_log(f"{log}{TOO_LARGE}\n")
     assert (report.processed, report.registers) == (1000001, (("R0", "0"),))
+    assert parse_verifier_log(f"7: (15) if r0 goto pc+7 {TOO_LARGE}\n").reason == TOO_LARGE
 
 
 def mutated(generator: random.Random, text: str) -> str:
-    """A log that was cut, doubled, shuffled or spoilt somewhere."""
     start, end = sorted(generator.randrange(len(text) + 1) for _ in range(2))
     noise = "".join(generator.choice("\0\n\x1b():;=\u0661\ud800\u2028") for _ in range(9))
     return generator.choice((
