@@ -8,6 +8,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from testbed.bpf.btf_entries import BtfError, parse_entries
 from testbed.errors import ExitCode, ProgramError, errno_name
 
 _LARGEST = 256 << 20
@@ -73,10 +74,10 @@ def _no_elf(path: Path, data: bytes) -> str:
 
 def explain(file: ObjectFile, said: str, otherwise: str) -> str:
     """Why libbpf did not take an object, in one line: by its headers, else by libbpf's own words."""
-    return _by_headers(file.data) or _by_words(said, otherwise)
+    return _by_headers(file.data, said) or _by_words(said, otherwise)
 
 
-def _by_headers(data: bytes) -> str:
+def _by_headers(data: bytes, said: str) -> str:
     from elftools.elf.elffile import ELFFile
 
     try:
@@ -94,6 +95,11 @@ def _by_headers(data: bytes) -> str:
             return f"it is truncated: its section table ends at byte {end}, the file at {len(data)}"
         if elf.get_section_by_name(".maps") and not elf.get_section_by_name(".BTF"):
             return "it has maps and no BTF to describe them (no .BTF section); compile it with -g"
+        types = elf.get_section_by_name(".BTF")
+        if "ELF section .BTF:" in said and types:  # libbpf says no more than that it does not take it
+            parse_entries(types.data())
+    except BtfError as error:
+        return f"its BTF is damaged: {error.why}"
     except Exception as error:  # noqa: BLE001 (pyelftools raises what it stumbles over; all is damage)
         return f"its ELF structure is damaged ({type(error).__name__}: {error or 'no more is known'})"
     return ""

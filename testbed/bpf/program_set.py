@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from testbed.bpf.kinds import ProgramKind
+from testbed.bpf.kinds import MapType, ProgramKind
 from testbed.bpf.layout import Type
 from testbed.bpf.maps import Map
 from testbed.bpf.variables import MapVariables, TypedVariables
@@ -64,6 +64,11 @@ class ProgramSet(Closing):
 
     def of_kind(self, kind: ProgramKind) -> list[Program]:
         return [program for program in self.programs.values() if program.kind is kind]
+
+    @property
+    def rings(self) -> dict[str, Map]:
+        """The ring buffers by name; `testbed.bpf.libbpf.RingConsumer` reads one."""
+        return {name: each for name, each in self.maps.items() if each.type == MapType.RINGBUF}
 
     @property
     def globals(self) -> TypedVariables:

@@ -38,6 +38,15 @@ class Layout:
                 break
         return cls(about, size, places)
 
+    def differences(self, spec: RecordSpec) -> list[str]:
+        """Where it differs from the profile's, in words."""
+        found = [
+            f"{name} at byte {offset}, not {spec.fields[name][0]}"
+            for name, (offset, _) in self.fields.items()
+            if offset != spec.fields[name][0]
+        ]
+        return [f"{self.size} bytes, not {spec.size}"] * (self.size != spec.size) + found
+
     def part(self, data: bytes, name: str) -> bytes:
         offset, size = self.fields[name]
         return data[offset : offset + size]

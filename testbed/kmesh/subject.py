@@ -13,6 +13,7 @@ from testbed.bpf.object_loader import LoadOptions, ObjectLoader
 from testbed.bpf.program_set import ProgramSet
 from testbed.closing import Closing
 from testbed.errors import ProgramError
+from testbed.kmesh.layouts import Layout
 from testbed.kmesh.profile import Profile, load_profile
 from testbed.kmesh.recognise import missing_facts, recognise
 from testbed.logs import save_log
@@ -49,6 +50,8 @@ class Subject(Closing):
         for failure in failures.values():
             log = save_log(f"verifier-{failure.name}", failure.log)
             yield "rejected", f"{failure.name} ({failure.section}): {failure.reason}; log: {log}"
+        for words in self._layouts():
+            yield "layout", words
         for name in self.program_set.assumed:
             yield "assumed", f"the maps in {name} are arrays of one 4-byte value (--inner-map says otherwise)"
         for kind, words in _UNTESTED.items():
@@ -59,6 +62,15 @@ class Subject(Closing):
                 yield "untested", f"{program.name} ({program.section}): loaded, attached to nothing"
         for reason in dict.fromkeys(self.profile.lacks.values()):
             yield "era lacks", reason
+
+    def _layouts(self) -> Iterator[str]:
+        """Where the object's own records are not as the profile says."""
+        records = self.profile.records
+        for role, spec in (("observe", records.observe), ("auth_requests", records.auth_request)):
+            if spec is not None:
+                layout = Layout.of(spec, "", self.program_set.debug_structs(spec.structs))
+                if differences := layout.differences(spec):
+                    yield f"{role} records, by the object's debug information: {', '.join(differences)}"
 
     def _expects(self, kind: ProgramKind) -> bool:
         return "storage" not in self.profile.lacks or kind is ProgramKind.SK_MSG
