@@ -142,7 +142,7 @@ def test_records_are_laid_out_as_the_object_says(testbed_command: Run, tmp_path:
     abi.write_text(text.replace(old, new), encoding="utf-8")
     other = tmp_path / "sockops.o"
     compile_object(tmp_path / "bpf/sockops.c", [tmp_path / "bpf/include"], other)
-    select = ("--family", "v4", "-k", "outbound_record")
+    select = ("--family", "v4", "-k", "exactly_four")
     done = testbed_command("check", *select, *options(other))
     assert done.returncode == 0, done.stdout
     said = "observe records, by the object's debug information: direction at byte 76, not 72"
