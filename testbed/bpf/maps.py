@@ -35,6 +35,8 @@ class Map:
         self.type, self.key_size, self.value_size, self.max_entries, flags = libbpf.map_info(fd)
         self.mappable = bool(flags & _MMAPABLE)
         self._types = types
+        # a lookup with 4-byte values answers ENOSPC, present or not (net/core/sock_map.c)
+        self.keys_only = self.type in {MapType.SOCKMAP, MapType.SOCKHASH} and self.value_size == 4
         self.cpus = 1
         if self.type in _PER_CPU:
             self.cpus = libbpf.possible_cpus()
@@ -62,7 +64,12 @@ class Map:
         return key
 
     def get(self, key: bytes) -> bytes | None:
-        """The value of a key, None where it is absent."""
+        """The value of a key, None where it is absent.
+
+        `ValueError` for a sockhash or sockmap: the kernel shows user space their keys alone.
+        """
+        if self.keys_only:
+            raise ValueError(f"map {self.name}: the values of a {map_type_name(self.type)} cannot be read")
         return libbpf.map_lookup(self.fd, self._key(key), self.value_size)
 
     def set(self, key: bytes, value: bytes) -> None:
@@ -140,6 +147,8 @@ class TypedMap:
             raise KeyError(key)
 
     def __contains__(self, key: object) -> bool:
+        if self.map.keys_only:
+            return self._key(key) in list(self.map)
         return self.map.get(self._key(key)) is not None
 
     def __iter__(self) -> Iterator[Value]:

@@ -19,7 +19,14 @@ from testbed.errors import UsageError
 from testbed.kmesh.abi import Absent, Direction, Verdict
 from testbed.kmesh.config import Config
 from testbed.kmesh.profile import Profile, Role, load_profile
-from testbed.kmesh.records import AuthRequest, LogEvent, ObserveRecord, Storage, waypoint_metadata
+from testbed.kmesh.records import (
+    AccessRecord,
+    AuthRequest,
+    LogEvent,
+    ObserveRecord,
+    Storage,
+    waypoint_metadata,
+)
 from testbed.kmesh.roles import Roles
 from testbed.kmesh.routes import fill_routes
 from testbed.kmesh.views import ManagedSet, SockhashKeys, StorageMap, Stream, VerdictMap
@@ -37,6 +44,7 @@ _ROLES: dict[str, Role] = {
     "observed": "observe",
     "auth_requests": "auth_requests",
     "log": "log",
+    "access_log": "access_log",
 }
 
 
@@ -45,8 +53,8 @@ class Mesh(Closing):
 
     ``managed`` is a set of addresses, ``verdicts`` a mapping of connections, ``storage`` is indexed
     by sockets, ``sockhash`` is a set of tuples (local to remote), ``observed``, ``auth_requests``
-    and ``log`` are streams of records, ``config`` has the program's settings. `Absent` says so
-    where the era (``profile``) or the set does not have one of these.
+    and ``log`` are streams of records (``access_log`` in v0.4.0), ``config`` has the program's
+    settings. `Absent` says so where the era (``profile``) or the set does not have one of these.
     """
 
     managed: ManagedSet
@@ -56,6 +64,7 @@ class Mesh(Closing):
     observed: Stream[ObserveRecord]
     auth_requests: Stream[AuthRequest]
     log: Stream[LogEvent]
+    access_log: Stream[AccessRecord]
 
     def __init__(self, program_set: ProgramSet, lab: Lab, profile: Profile | None = None) -> None:
         if program_set.in_use:
@@ -136,6 +145,7 @@ class Mesh(Closing):
             ("observed", lambda: roles.stream("observe", roles.observed)),
             ("auth_requests", lambda: roles.stream("auth_requests", roles.auth_requests)),
             ("log", lambda: roles.stream("log", roles.log)),
+            ("access_log", lambda: roles.stream("access_log", roles.access_log)),
         ):
             with suppress(Absent):
                 setattr(self, name, make())

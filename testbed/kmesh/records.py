@@ -179,6 +179,28 @@ class ObserveRecord:
         )
 
 
+@dataclass(frozen=True)
+class AccessRecord:
+    """What v0.4.0 reports of a connection when it is closed. ``tuple`` runs client to server."""
+
+    tuple: ConnTuple
+    direction: Direction
+    conn_success: bool
+    sent_bytes: int
+    received_bytes: int
+    duration_ns: int
+
+    @classmethod
+    def decode(cls, data: bytes, layout: Layout, ports: PortOrder) -> AccessRecord:
+        _sized(data, layout.size, "an access log record")
+        return cls(
+            decode_tuple(layout.part(data, "tuple"), ports),
+            Direction(layout.number(data, "direction")),
+            bool(layout.number(data, "conn_success")),
+            *(layout.number(data, name) for name in ("sent_bytes", "received_bytes", "duration")),
+        )
+
+
 def _decode_destination(data: bytes, version: int, ports: PortOrder) -> Destination | None:
     if not any(data):
         return None

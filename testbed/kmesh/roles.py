@@ -11,7 +11,7 @@ from testbed.bpf.program_set import ProgramSet
 from testbed.kmesh.abi import Absent
 from testbed.kmesh.layouts import Layout
 from testbed.kmesh.profile import Profile, RecordSpec, Role
-from testbed.kmesh.records import AuthRequest, LogEvent, ObserveRecord
+from testbed.kmesh.records import AccessRecord, AuthRequest, LogEvent, ObserveRecord
 from testbed.kmesh.views import ManagedSet, SockhashKeys, StorageMap, Stream, VerdictMap
 
 R = TypeVar("R")
@@ -29,6 +29,7 @@ class Roles:
         self.observed = self._open("observe", self._observe_decoder(), stack)
         self.auth_requests = self._open("auth_requests", self._auth_decoder(), stack)
         self.log = self._open("log", LogEvent.decode, stack)
+        self.access_log = self._open("access_log", self._access_decoder(), stack)
 
     def map_of(self, role: Role) -> Map | None:
         """The map of a role, None where the era or the set has none."""
@@ -53,6 +54,13 @@ class Roles:
             return None
         layout, ports = self._layout(spec), self._profile.ports.observe
         return lambda data: ObserveRecord.decode(data, layout, ports)
+
+    def _access_decoder(self) -> Callable[[bytes], AccessRecord] | None:
+        spec = self._profile.records.access_log
+        if spec is None:
+            return None
+        layout, ports = self._layout(spec), self._profile.ports.observe
+        return lambda data: AccessRecord.decode(data, layout, ports)
 
     def _auth_decoder(self) -> Callable[[bytes], AuthRequest]:
         layout, ports = self._layout(self._profile.records.auth_request), self._profile.ports.auth
@@ -98,6 +106,6 @@ class Roles:
             found = self.map_of(role)
             if found is not None:
                 found.clear()
-        for stream in (self.observed, self.auth_requests, self.log):
+        for stream in (self.observed, self.auth_requests, self.log, self.access_log):
             if stream is not None:
                 stream.clear()

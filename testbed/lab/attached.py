@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from testbed.bpf.attach import Interface, attach
 from testbed.bpf.elf_loader import load_objects
 from testbed.bpf.kinds import MapType, Target
+from testbed.bpf.layout import Type, Value
 from testbed.bpf.libbpf import RingConsumer
 from testbed.bpf.maps import Map, TypedMap
 from testbed.bpf.object_loader import LoadOptions, ObjectLoader
@@ -78,8 +79,13 @@ class Attached(Closing):
         else:
             raise UsageError(f"attach {program} to {target}", "the set has no map of that name")
 
-    def records(self, ring: str) -> list[bytes]:
-        """What has come into a ring buffer since the last time, each record as bytes."""
+    def records(self, ring: str, struct: str = "") -> list[Value]:
+        """What has come into a ring buffer since the last time, each record as bytes.
+
+        ``struct`` is the tag of the C struct that the records are, by which they are Python values;
+        its layout is that of the objects' debug information. `UsageError` where that has none.
+        """
+        decode: Callable[[bytes], Value] = self._struct(struct).decode if struct else bytes
         if ring not in self.programs.maps:
             raise UsageError(f"read the ring {ring}", "the set has no map of that name")
         taken: list[bytes] = []
@@ -88,7 +94,16 @@ class Attached(Closing):
             consumer.consume()
         finally:
             consumer.close()
-        return taken
+        return [decode(data) for data in taken]
+
+    def _struct(self, name: str) -> Type:
+        found = self.programs.debug_structs((name,)).get(name)
+        if found is None:
+            why = "the objects have no debug information of such a struct"
+            raise UsageError(
+                f"read records as struct {name}", why, "compile them with -g, and do not strip them"
+            )
+        return found
 
     def close(self) -> None:
         """Detaches and unloads."""

@@ -9,8 +9,12 @@ import pytest
 
 from testbed.bpf.object_loader import ObjectLoader
 from testbed.errors import UsageError
+from testbed.kmesh.abi import Absent, Direction
+from testbed.kmesh.mesh import Mesh
 from testbed.kmesh.profile import PROFILES, load_profile
 from testbed.kmesh.recognise import recognise
+from testbed.kmesh.subject import load_subject
+from testbed.lab.pair import Pair
 from tests.conftest import Run
 from tests.eras import ERAS, build_era
 
@@ -64,6 +68,26 @@ def test_it_keeps_the_contract(era_objects: Objects, testbed_command: Run, era: 
     for line in done.stdout.splitlines():
         if " skipped  " in line:  # the reason is the era's, or that of a map that it does not have
             assert "Kmesh v" in line, line
+
+
+def test_the_access_log_of_v0_4_0(era_objects: Objects, object_loader: ObjectLoader, pair: Pair) -> None:
+    with (
+        load_subject(object_loader, era_objects["v0.4.0"]) as subject,
+        Mesh(subject.program_set, pair.lab, subject.profile) as mesh,
+    ):
+        mesh.manage(pair.client, pair.server)
+        with pair.connect() as connection:
+            connection.client.sendall(b"12345")
+            assert connection.server.recv(5) == b"12345"
+        pair.lab.settle()
+        outbound, inbound = sorted(mesh.access_log, key=lambda each: -each.direction)
+        assert {outbound.tuple, inbound.tuple} == {connection.tuple}
+        assert (outbound.direction, inbound.direction) == (Direction.OUTBOUND, Direction.INBOUND)
+        assert outbound.conn_success
+        assert inbound.received_bytes >= 5
+        assert 0 < inbound.duration_ns < 2_000_000_000
+        with pytest.raises(Absent, match=r"Kmesh v0\.4\.0: it keeps metrics and an access log"):
+            len(mesh.observed)
 
 
 def test_another_era_than_it_is_fails(era_objects: Objects, testbed_command: Run) -> None:

@@ -60,11 +60,17 @@ def test_ports(pair, tap, sockops_program):
         assert mine.globals["seen"] == 1
         assert mine.records("ports") == [conn.tuple.sport.to_bytes(4, "little")
                                          + conn.tuple.dport.to_bytes(4, "little")]
+        assert mine.records("ports", "ends") == []
         assert [each.host for each in tap if each.op.name == "ACTIVE_ESTABLISHED"] == ["client"]
     mine.globals["only_port"] = 9
     with pair.connect():
         assert len(mine.maps["established"]) == 1
         assert mine.globals["seen"] == 2
+    mine.globals["only_port"] = 0
+    with pair.connect() as conn:
+        assert mine.records("ports", "ends") == [
+            {"local_port": conn.tuple.sport, "remote_port": conn.tuple.dport}
+        ]
 """
 
 
@@ -106,6 +112,7 @@ def test_drop(pair, sockops_program):
         ('sockops_program("x.o").attach("drop", "established")', "a program of xdp needs an interface"),
         ('sockops_program("x.o").attach("dorp", lab["server"])', "the set has watch, drop"),
         ('sockops_program("x.o").records("nothing")', "the set has no map of that name"),
+        ('sockops_program("x.o").records("ports", "end")', "no debug information of such a struct"),
         ('sockops_program("x.o", tail_calls=(("ports", 0, "watch"),))', "no program array of that name"),
     ],
 )
