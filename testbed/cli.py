@@ -22,12 +22,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Checks sockops BPF programs on this kernel: real namespaces, real sockets, real programs.",
     epilog="Examples:  [bold]sudo testbed check[/]  ·  [bold]sudo testbed check --family v6 -k close[/]"
-    "  ·  [bold]sudo testbed doctor[/]     Exit codes: 0 all passed, 1 a scenario failed, 2 usage,"
-    " 3 the machine cannot run it.",
+    "  ·  [bold]sudo testbed doctor[/]     Exit codes: 0 all passed, 1 a scenario failed or a program"
+    " was rejected, 2 usage or a bad file, 3 the machine cannot run it.",
 )
 
 
-Objects = Annotated[list[Path], typer.Argument(metavar="OBJECT…", help="ELF objects.", show_default=False)]
+Objects = Annotated[list[Path], typer.Argument(metavar="OBJECT", help="ELF objects.", show_default=False)]
 TailCalls = Annotated[
     list[str] | None,
     typer.Option("--tail-call", metavar="MAP:INDEX=PROGRAM", help="An entry of a program array."),
@@ -64,6 +64,7 @@ def _main(
 @app.command(
     epilog="Examples:  [bold]sudo testbed check[/]  ·  [bold]sudo testbed check -k 'close and not reset'[/]"
     "  ·  [bold]testbed check --list[/]  ·  [bold]sudo testbed check -n 2 --junit out.xml[/]"
+    "  ·  [bold]sudo testbed check --object sockops.o --object cgroup_sock.o[/]"
 )
 def check(
     family: Annotated[
@@ -122,7 +123,7 @@ def build(
         Path, typer.Option("-o", "--output", metavar="DIR", help="Where to; made where it does not exist.")
     ],
 ) -> None:
-    """Compile the programs in bpf/ to ELF objects: sockops.o, connect.o and sendmsg.o."""
+    """Compile the programs in bpf/ to ELF objects."""
     from testbed.kmesh.reference import build_reference
 
     for path in build_reference(folder):
@@ -134,7 +135,7 @@ def inspect(
     objects: Objects,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects instead.")] = False,
 ) -> None:
-    """Show what is in ELF objects: programs, maps and their layouts, variables, and what they need."""
+    """Show what is in ELF objects, and what they need of the kernel."""
     from testbed.report.inspect import inspect_objects
 
     inspect_objects(objects, _console(), as_json)
@@ -159,7 +160,7 @@ def load(
     tail_calls: TailCalls = None,
     inner_maps: InnerMaps = None,
 ) -> None:
-    """Load ELF objects as one set and say what the verifier says of each program; nothing stays."""
+    """Load ELF objects and say what the verifier says of each program."""
     from testbed.bpf.load_words import parse_inner_map, parse_tail_call
     from testbed.bpf.object_loader import LoadOptions
     from testbed.check import need_root
