@@ -37,6 +37,9 @@ def load_objects(
     if not paths:
         raise UsageError("load objects", "there is none")
     files = [read_object(path) for path in paths]
+    for number, path in enumerate(paths):
+        if path.resolve() in (other.resolve() for other in paths[:number]):
+            raise UsageError(f"load {path}", "it is named twice: its programs would be attached twice")
     with loader.load(files, options) as reply:
         return as_program_set(reply, files, options)
 

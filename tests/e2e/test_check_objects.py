@@ -126,6 +126,12 @@ def test_bad_input_is_2_in_one_message(
     assert done.stdout == ""
 
 
+def test_an_object_named_twice(testbed_command: Run, objects: dict[str, Path]) -> None:
+    done = testbed_command("check", *options(objects["sockops"], objects["sockops"]))
+    assert done.returncode == 2
+    assert "it is named twice" in done.stderr
+
+
 def test_with_workers(testbed_command: Run, objects: dict[str, Path]) -> None:
     done = testbed_command("check", "-k", "exactly_four", "-n", "2", *options(*objects.values()))
     assert done.returncode == 0, done.stderr
