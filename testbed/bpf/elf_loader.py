@@ -50,9 +50,10 @@ def as_program_set(reply: Reply, files: Sequence[ObjectFile], options: LoadOptio
     with ExitStack() as stack:
         programs = dict(_programs(reply))
         maps, sections = _maps(reply)
+        _check_names(reply, options)
         for file, described in zip(files, reply.replies, strict=True):
-            names = [each["name"] for each in described["programs"]]
-            _check_license(file, [programs[name] for name in names if name in programs])
+            own = [each["fd"] for each in described["programs"] if each["fd"] is not None]
+            _check_license(file, [reply.fds[number] for number in own])
         fill_tail_calls(options, programs, maps)
         stack.push(reply.take())
         return ProgramSet(
@@ -166,9 +167,18 @@ def _plain(said: str, section: str) -> str:
     return said or "libbpf said nothing"
 
 
-def _check_license(file: ObjectFile, programs: Sequence[Program]) -> None:
+def _check_names(reply: Reply, options: LoadOptions) -> None:
+    """A misspelt name would load nothing, or what was to be left out."""
+    names = {program["name"] for described in reply.replies for program in described["programs"]}
+    for wrong in (name for name in (*options.only, *options.skip) if name not in names):
+        raise UsageError(
+            f"choose the program {wrong}", "no object has it", f"there are {', '.join(sorted(names))}"
+        )
+
+
+def _check_license(file: ObjectFile, program_fds: Sequence[int]) -> None:
     """The kernel takes an object without a license for a proprietary one, which few mean."""
-    if any(not libbpf.is_gpl_compatible(program.fd) for program in programs) and license_of(file) is None:
+    if not all(map(libbpf.is_gpl_compatible, program_fds)) and license_of(file) is None:
         raise ObjectError(
             f"load the object {file.path}",
             "it has no license section",

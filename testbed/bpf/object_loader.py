@@ -29,6 +29,7 @@ from testbed.errors import MachineError, ProgramError, TestbedError, errno_name
 
 DEADLINE_S = 60.0
 _FDS = 253
+_CONSTANTS = 32 * 1024  # they go in a packet, each byte as two
 _START = (
     "import sys; sys.path.insert(0, sys.argv[1]); from testbed.bpf.worker import main; main(int(sys.argv[2]))"
 )
@@ -159,7 +160,12 @@ class ObjectLoader(Closing):
 
     def load(self, files: Sequence[ObjectFile], options: LoadOptions) -> Reply:
         """Loads objects as one set. `ObjectError` for what cannot be opened or made at all."""
-        return self._ask(files, options, load=True)
+        try:
+            return self._ask(files, options, load=True)
+        except OSError as error:
+            raise MachineError(
+                "load objects", errno_name(error.errno or 0), "`ulimit -a` says what is limited"
+            ) from error
 
     def _ask(self, files: Sequence[ObjectFile], options: LoadOptions, *, load: bool) -> Reply:
         request = self._request(files, options, load)
@@ -202,6 +208,8 @@ class ObjectLoader(Closing):
         """Where each constant is in which object: (map, offset, bytes in hex)."""
         found: dict[int, list[tuple[str, int, str]]] = {}
         missing = set(values)
+        if sum(map(len, values.values())) > _CONSTANTS:
+            raise ObjectError("set constants", f"they are more than {_CONSTANTS} bytes in all")
         with self._ask(files, LoadOptions(), load=False) as reply:
             for number, info in enumerate(reply.infos):
                 maps = {each.section: each.name for each in info.maps if each.internal}

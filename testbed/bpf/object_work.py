@@ -22,7 +22,7 @@ from testbed.bpf.object_request import MapReply, ObjectReply, ObjectSpec, Progra
 _UNSPEC = 0
 # Type and attach type of sections that libbpf does not know: an author's own, such as xdp_auth, and
 # what libbpf has since 1.3
-_BY_PREFIX = {"xdp": (6, 37), "tcx/": (3, 0)}
+_BY_PREFIX = {"xdp": (6, 37), "tcx/": (3, 0), "tc/": (3, 0)}
 _OF_MAPS = {12, 13}  # ARRAY_OF_MAPS, HASH_OF_MAPS
 _ARRAY = 2
 _INNER_TEMPLATE = (_ARRAY, 4, 4, 1)
