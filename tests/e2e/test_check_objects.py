@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
 from testbed.bpf.clang import compile_object
+from testbed.check import Request, run_check
 from testbed.data import data_dir
+from testbed.errors import ExitCode, TestbedError
 from testbed.kmesh.reference import build_reference
-from tests.conftest import Run
+from tests.conftest import ROOT, Run
 from tests.e2e.test_eras import counts
 
 BPF = data_dir("bpf")
@@ -103,26 +108,34 @@ def test_nothing_that_could_be_tested_is_no_pass(testbed_command: Run, objects: 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("given", "message"),
     [
-        (("--object", "/nowhere.o"), "cannot read the object /nowhere.o: ENOENT"),
-        (("--object", "docs"), "it is a directory"),
-        (("--object", "README.md"), "it is not an ELF file"),
-        (("--object", "/bin/true"), "its machine is"),
-        (("--abi", "v9"), "it is neither an era nor a file"),
-        (("--tail-call", "x:0=y"), "they are about objects, and --object names none"),
-        (("--object", "/bin/true", "--tail-call", "x"), "--tail-call 'x': it is not MAP:INDEX=PROGRAM"),
-        (("--object", "/bin/true", "--inner-map", "x=heap:4:4:1"), "'heap' is no type of maps"),
-        (("--stories", "/no/such/dir/x"), "No such file or directory"),
+        ({"objects": ("/nowhere.o",)}, "read the object /nowhere.o: ENOENT"),
+        ({"objects": ("docs",)}, "it is a directory"),
+        ({"objects": ("README.md",)}, "it is not an ELF file"),
+        ({"objects": ("/bin/true",)}, "its machine is"),
+        ({"abi": "v9"}, "it is neither an era nor a file"),
+        ({"tail_calls": ("x:0=y",)}, "they are about objects, and --object names none"),
+        ({"objects": ("/bin/true",), "tail_calls": ("x",)}, "--tail-call 'x': it is not MAP:INDEX=PROGRAM"),
+        ({"objects": ("/bin/true",), "inner_maps": ("x=heap:4:4:1",)}, "'heap' is no type of maps"),
+        ({"stories": Path("/no/such/dir/x")}, "No such file or directory"),
     ],
 )
-def test_bad_input_is_2_in_one_message(
-    testbed_command: Run, arguments: tuple[str, ...], message: str
-) -> None:
-    done = testbed_command("check", *arguments)
-    assert done.returncode == 2, done.stderr
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+def test_bad_input_is_one_line(given: dict[str, Any], message: str) -> None:
+    paths = tuple(ROOT / name for name in given.pop("objects", ()))
+    output = io.StringIO()
+    with pytest.raises(TestbedError) as caught:
+        run_check(Request("v4", objects=paths, **given), Console(file=output))
+    assert caught.value.exit_code == ExitCode.USAGE
+    assert message in str(caught.value).replace(f"{ROOT}/", "")
+    assert "\n" not in caught.value.why
+    assert output.getvalue() == ""
+
+
+def test_bad_input_is_2(testbed_command: Run) -> None:
+    done = testbed_command("check", "--object", "/bin/true")
+    assert done.returncode == 2
+    assert done.stderr.startswith("testbed: cannot read the object /bin/true: its machine is x86-64, not BPF")
     assert done.stdout == ""
 
 

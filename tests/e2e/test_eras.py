@@ -19,13 +19,22 @@ from tests.conftest import Run
 from tests.eras import ERAS, build_era
 
 
+class Objects(dict[str, list[Path]]):
+    """sockops.o, cgroup_sock.o and sendmsg.o by era, built when they are asked for first."""
+
+    def __init__(self, factory: pytest.TempPathFactory) -> None:
+        self._factory = factory
+
+    def __missing__(self, era: str) -> list[Path]:
+        self[era] = build_era(era, self._factory.mktemp(era))
+        return self[era]
+
+
 @pytest.fixture(scope="session")
-def era_objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
-    """sockops.o, cgroup_sock.o and sendmsg.o of each era."""
-    return {era: build_era(era, tmp_path_factory.mktemp(era)) for era in ERAS}
+def era_objects(tmp_path_factory: pytest.TempPathFactory) -> Objects:
+    return Objects(tmp_path_factory)
 
 
-Objects = dict[str, list[Path]]
 # How much of the contract each era has, in one family: scenarios that run, and those that cannot.
 RUN = {"v0.3": 10, "v0.4.0": 13, "v0.4.1": 30, "v0.5.0": 30, "v1.0.0": 38, "v1.1": 48, "main": 48}
 
