@@ -19,6 +19,7 @@ from rich.text import Text
 
 import testbed
 from testbed.bpf.load_words import parse_inner_map, parse_tail_call
+from testbed.bpf.object_file import read_object
 from testbed.bpf.object_loader import LoadOptions, ObjectLoader
 from testbed.errors import ExitCode, MachineError, UsageError, command
 from testbed.kmesh.profile import load_profile
@@ -99,10 +100,13 @@ def _validate(request: Request) -> tuple[str, ...]:
         raise UsageError("read -n", f"{request.workers!r} is neither a number nor auto")
     for file in (request.junit, request.stories):
         if file is not None and not request.list_only:
+            there = file.exists()
             try:
                 file.open("a", encoding="utf-8").close()
             except OSError as error:
                 raise UsageError(f"write {file}", error.strerror or str(error)) from error
+            if not there:
+                file.unlink()  # it was a try; what ends before it is written leaves none
     return families
 
 
@@ -144,7 +148,8 @@ def run_check(request: Request, console: Console) -> ExitCode:
     print_failures(console, results)
     print_skips(console, results)
     console.print()
-    console.print(f"testbed {testbed.__version__} · {origin} · {_machine()}", style="dim", highlight=False)
+    facts = f"testbed {testbed.__version__} · {origin} · {_machine()}"
+    console.print(facts, style="dim", highlight=False, soft_wrap=True)
     console.print(summary(results, time.monotonic() - start))
     if code == pytest.ExitCode.INTERRUPTED:
         sys.stderr.write("testbed: interrupted; what had been run is shown above\n")
@@ -162,25 +167,27 @@ def _machine() -> str:
 
 def _describe_subject(request: Request, console: Console) -> str:
     """Prints what people's objects contain, and what that leaves untested. Returns what is under test."""
+    if request.abi:
+        load_profile(request.abi)
     if not request.objects:
         if request.tail_calls or request.inner_maps:
             raise UsageError(
                 "use --tail-call or --inner-map", "they are about objects, and --object names none"
             )
-        if request.abi:
-            load_profile(request.abi)
         return "the reference in bpf/, by bcc"
     options = LoadOptions(
         tail_calls=tuple(map(parse_tail_call, request.tail_calls)),
         inner_maps=dict(map(parse_inner_map, request.inner_maps)),
     )
     if request.list_only:
+        for path in request.objects:
+            read_object(path)
         return ""
     with ObjectLoader() as loader, load_subject(loader, request.objects, request.abi, options) as subject:
         heading = ""
         for name, words in subject.lines():
             shown = name if name != heading else ""
-            console.print(Text(f"{shown:<10}", style="bold") + Text(words), soft_wrap=True)
+            console.print(Text.assemble((f"{shown:<10}", "bold"), words), soft_wrap=True)
             heading = name
         console.print()
         return subject.program_set.origin

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -14,6 +15,7 @@ def save_log(name: str, text: str) -> Path:
 
     One file a name, replaced each time, so that they do not pile up.
     """
+    name = re.sub(r"[^\w.#-]", "_", name)[:100]  # a program's name can hold anything
     try:
         path = platformdirs.user_log_path("sockops-testbed", ensure_exists=True) / f"{name}.log"
         draft = path.with_name(f".{name}.{os.getpid()}")

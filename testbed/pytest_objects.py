@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from testbed.lab.lab import Lab
     from testbed.observe.tap import Tap
 
+_SUBJECT = pytest.StashKey[list[str]]()
+_WORKER_OUTPUT = "testbed_subject"
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("testbed", "sockops testbed")
@@ -51,6 +54,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """xdist's workers have loaded the objects; each has loaded the same."""
+    output = getattr(node, "workeroutput", {})
+    if _WORKER_OUTPUT in output:
+        node.config.stash[_SUBJECT] = output[_WORKER_OUTPUT]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """What was under test: what of it was rejected, and what that leaves untested."""
+    lines = config.stash.get(_SUBJECT, [])
+    if lines:
+        terminalreporter.section("objects under test")
+        for line in lines:
+            terminalreporter.write_line(line)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--object"):
+        for name in config.getoption("--object"):
+            if not Path(name).is_file():
+                raise pytest.UsageError(f"--object {name}: there is no such file")
+    elif config.getoption("--tail-call") or config.getoption("--inner-map"):
+        raise pytest.UsageError("--tail-call and --inner-map are about objects, and --object names none")
+
+
 @pytest.fixture(scope="session")
 def object_loader() -> Iterator[ObjectLoader]:
     """Loads ELF objects."""
@@ -75,6 +104,10 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     paths = [Path(name) for name in config.getoption("--object")]
     loader = request.getfixturevalue("object_loader")
     with load_subject(loader, paths, config.getoption("--abi"), options) as loaded:
+        lines = [f"{heading:<10}{words}" for heading, words in loaded.lines()]
+        config.stash[_SUBJECT] = lines
+        if hasattr(config, "workeroutput"):
+            config.workeroutput[_WORKER_OUTPUT] = lines
         yield loaded
 
 

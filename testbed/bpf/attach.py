@@ -14,10 +14,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from testbed.bpf import libbpf, libbpf_net
-from testbed.bpf.kinds import ProgramKind, Target
+from testbed.bpf.kinds import MapType, ProgramKind, Target
 from testbed.bpf.program_set import Program
 from testbed.errors import ProgramError, UsageError, command, errno_name
 
+_SOCKMAPS = {MapType.SOCKMAP, MapType.SOCKHASH}
+_TAKEN = {errno.EBUSY, errno.EEXIST}
 _NO_LINKS = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}  # of a kernel that has none for that kind
 
 
@@ -43,7 +45,7 @@ def attach(program: Program, target: int | Interface, stack: ExitStack, *, links
             f"attach {program.name} ({program.section})",
             "a lab has nothing that programs of its kind attach to",
         )
-    if (kind.target is Target.INTERFACE) != isinstance(target, Interface):
+    if _target_of(target) is not kind.target:
         raise UsageError(f"attach {program.name}", f"a program of {kind.section} needs {kind.target.value}")
     try:
         if links:
@@ -56,11 +58,24 @@ def attach(program: Program, target: int | Interface, stack: ExitStack, *, links
         else:
             _without_link(program.fd, kind, target, stack)
     except OSError as error:
+        if error.errno in _TAKEN:
+            why = f"something of that kind is attached there already ({errno_name(error.errno or 0)})"
+            raise UsageError(f"attach {program.name} ({kind.section})", why) from error
         raise ProgramError(
             f"attach {program.name} ({kind.section})",
             errno_name(error.errno or 0),
             f"`{command('doctor')}` says what this kernel can attach",
         ) from error
+
+
+def _target_of(target: int | Interface) -> Target:
+    if isinstance(target, Interface):
+        return Target.INTERFACE
+    try:
+        map_type = libbpf.map_info(target)[0]
+    except OSError:  # EINVAL: no BPF object, so a cgroup's directory
+        return Target.CGROUP
+    return Target.SOCKMAP if map_type in _SOCKMAPS else Target.MAP
 
 
 def _link(program_fd: int, kind: ProgramKind, target: int | Interface, stack: ExitStack) -> None:

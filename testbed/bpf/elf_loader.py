@@ -6,7 +6,6 @@ import errno
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cache, partial
-from itertools import count
 from pathlib import Path
 
 from testbed.bpf import libbpf
@@ -18,7 +17,7 @@ from testbed.bpf.maps import Map
 from testbed.bpf.object_file import ObjectError, ObjectFile, license_of, read_object
 from testbed.bpf.object_info import ObjectInfo, section_of
 from testbed.bpf.object_loader import LoadOptions, ObjectLoader, Reply
-from testbed.bpf.object_request import ProgramReply
+from testbed.bpf.object_request import ObjectReply, ProgramReply
 from testbed.bpf.program_set import Program, ProgramFailure, ProgramSet
 from testbed.bpf.variables import MapVariables, Place
 from testbed.bpf.verifier import parse_verifier_log
@@ -69,20 +68,22 @@ def as_program_set(reply: Reply, files: Sequence[ObjectFile], options: LoadOptio
         )
 
 
-def _programs(reply: Reply) -> Iterator[tuple[str, Program]]:
-    """By name; of several with one name the first keeps it, others have a number behind it."""
-    taken: set[str] = set()
-    for described in reply.replies:
+def named_programs(replies: Sequence[ObjectReply]) -> Iterator[tuple[int, str, ProgramReply]]:
+    """Every program of a set, loaded or not: (number of its object, name, itself).
+
+    Of several with one name the first keeps it, others have a number behind it.
+    """
+    counts: dict[str, int] = {}
+    for number, described in enumerate(replies):
         for program in described["programs"]:
+            count = counts[program["name"]] = counts.get(program["name"], 0) + 1
+            yield number, program["name"] if count == 1 else f"{program['name']}#{count}", program
+
+
+def _programs(reply: Reply) -> Iterator[tuple[str, Program]]:
+    for _, name, program in named_programs(reply.replies):
+        if program["fd"] is not None:
             kind = kind_of(program["prog_type"], program["attach_type"], program["section"])
-            if program["fd"] is None:
-                continue
-            name = next(
-                each
-                for number in count(1)
-                if (each := program["name"] if number == 1 else f"{program['name']}#{number}") not in taken
-            )
-            taken.add(name)
             yield name, Program(name, kind, reply.fds[program["fd"]], program["section"])
 
 
@@ -136,13 +137,12 @@ def _debug_structs(paths: tuple[Path, ...], names: tuple[str, ...]) -> dict[str,
 
 
 def _failures(reply: Reply, paths: Sequence[Path]) -> Iterator[ProgramFailure]:
-    for path, described in zip(paths, reply.replies, strict=True):
-        for program in described["programs"]:
-            if program["errno"]:
-                yield _failure(path, program)
+    for number, name, program in named_programs(reply.replies):
+        if program["errno"]:
+            yield _failure(paths[number], name, program)
 
 
-def _failure(path: Path, program: ProgramReply) -> ProgramFailure:
+def _failure(path: Path, name: str, program: ProgramReply) -> ProgramFailure:
     if program["log"].strip():
         report = parse_verifier_log(program["log"])
         reason, details = report.reason, report.lines(sorted(path.parent.glob("*.[ch]")))
@@ -152,7 +152,8 @@ def _failure(path: Path, program: ProgramReply) -> ProgramFailure:
         first, *_ = program["said"].splitlines() or [""]
         reason, details = _plain(first, program["section"]), ""
     return ProgramFailure(
-        name=program["name"],
+        name=name,
+        path=path,
         section=program["section"],
         errno=program["errno"],
         reason=f"{errno_name(program['errno'])}: {reason}",

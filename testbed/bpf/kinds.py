@@ -16,6 +16,8 @@ class Target(Enum):
     CGROUP = "a cgroup"
     SOCKMAP = "a sockhash or sockmap"
     INTERFACE = "an interface"
+    MAP = "a map"
+    """Of another type than those above: nothing is attached to it."""
 
 
 @dataclass(frozen=True)

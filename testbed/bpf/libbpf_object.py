@@ -184,7 +184,7 @@ class ObjectMap:
         checked(_library().bpf_map__reuse_fd(self.handle, fd), f"reuse of map {self.name}")
 
     def set_inner(self, fd: int) -> None:
-        """What the maps in this one look like; libbpf closes ``fd``."""
+        """What the maps in this one look like; libbpf leaves ``fd`` to its owner."""
         checked(_library().bpf_map__set_inner_map_fd(self.handle, fd), f"inner map of {self.name}")
 
     def unpin(self) -> None:

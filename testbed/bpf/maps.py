@@ -9,6 +9,7 @@ from functools import cached_property
 from testbed.bpf import libbpf
 from testbed.bpf.kinds import MapType, map_type_name
 from testbed.bpf.layout import Type, Value
+from testbed.errors import errno_name
 
 Types = tuple[Type | None, Type | None]
 _MMAPABLE = 1 << 10  # BPF_F_MMAPABLE
@@ -31,16 +32,28 @@ class Map:
     def __init__(self, name: str, fd: int, types: Callable[[], Types] | None = None) -> None:
         """``types`` is asked for the types of key and value when they are needed first."""
         self.name = name
-        self.fd = fd
+        self._fd = fd
         self.type, self.key_size, self.value_size, self.max_entries, flags = libbpf.map_info(fd)
         self.mappable = bool(flags & _MMAPABLE)
         self._types = types
         # a lookup with 4-byte values answers ENOSPC, present or not (net/core/sock_map.c)
         self.keys_only = self.type in {MapType.SOCKMAP, MapType.SOCKHASH} and self.value_size == 4
         self.cpus = 1
-        if self.type in _PER_CPU:
+        self.per_cpu = self.type in _PER_CPU
+        if self.per_cpu:
             self.cpus = libbpf.possible_cpus()
             self.value_size = (self.value_size + 7 & ~7) * self.cpus
+
+    @property
+    def fd(self) -> int:
+        """`ValueError` once the set is closed: the number may be somebody else's by then."""
+        if self._fd < 0:
+            raise ValueError(f"map {self.name}: its set is closed")
+        return self._fd
+
+    def forget(self) -> None:
+        """The descriptor is closed."""
+        self._fd = -1
 
     @cached_property
     def types(self) -> Types:
@@ -76,7 +89,10 @@ class Map:
         """Sets a value; `OSError` with E2BIG when a hash is full."""
         if len(value) != self.value_size:
             raise ValueError(f"map {self.name}: a value has {self.value_size} bytes, not {len(value)}")
-        libbpf.map_update(self.fd, self._key(key), value)
+        try:
+            libbpf.map_update(self.fd, self._key(key), value)
+        except OSError as error:
+            raise OSError(error.errno, f"map {self.name}: {errno_name(error.errno or 0)}") from error
 
     def delete(self, key: bytes) -> bool:
         """Removes a key; returns whether it was there."""
@@ -114,7 +130,7 @@ class TypedMap:
 
     def _encode_value(self, value: object) -> bytes:
         what = f"value of map {self.map.name}"
-        if self.map.cpus == 1:
+        if not self.map.per_cpu:
             return _encoded(self.map.value_type, value, what)
         if not isinstance(value, list) or len(value) != self.map.cpus:
             raise ValueError(f"{what}: a list of {self.map.cpus}, one a CPU")
@@ -122,7 +138,7 @@ class TypedMap:
         return b"".join(_encoded(self.map.value_type, one, what).ljust(each, b"\0") for one in value)
 
     def _decode_value(self, data: bytes) -> Value:
-        if self.map.cpus == 1:
+        if not self.map.per_cpu:
             return _decoded(self.map.value_type, data)
         each = len(data) // self.map.cpus
         size = self.map.value_type.size if self.map.value_type else each
@@ -160,6 +176,8 @@ class TypedMap:
     def items(self) -> list[tuple[Value, Value]]:
         """Keys with their values; a key that goes meanwhile is left out."""
         found = [(key, self.map.get(key)) for key in self.map]
+        if self.map.keys_only:
+            raise ValueError(f"map {self.map.name}: only its keys can be read; walk it by `list`")
         return [
             (_decoded(self.map.key_type, key), self._decode_value(data))
             for key, data in found

@@ -11,28 +11,25 @@ import json
 import os
 import re
 import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from testbed.bpf import libbpf
+from testbed.bpf.btf import Variable
 from testbed.bpf.map_memory import available_memory
 from testbed.bpf.object_file import ObjectError, ObjectFile, explain, read_object
 from testbed.bpf.object_info import ObjectInfo
-from testbed.bpf.object_request import PACKET, ObjectReply, ObjectSpec, Request, send_packets
+from testbed.bpf.object_request import ObjectReply, ObjectSpec, Request
+from testbed.bpf.object_worker import Ended, Worker, close_all
 from testbed.closing import Closing
-from testbed.errors import MachineError, ProgramError, TestbedError, errno_name
+from testbed.errors import MachineError, ProgramError, TestbedError, UsageError, errno_name
 
 DEADLINE_S = 60.0
-_FDS = 253
+_OBJECTS = 200
+_OF_THE_MACHINE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EPERM}
 _CONSTANTS = 32 * 1024  # they go in a packet, each byte as two
-_START = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from testbed.bpf.worker import main; main(int(sys.argv[2]))"
-)
 _SHAPE = tuple[int, int, int, int]
 
 
@@ -44,7 +41,8 @@ class LoadOptions:
     the verifier's (0: a log for what is rejected; 1, 2: for all; 4: statistics). ``tail_calls``
     fills program arrays once all is loaded: (map, index, program). ``inner_maps`` says what the maps
     in a map of maps look like, where the object does not: (type, key size, value size, entries).
-    ``constants`` are variables to be set before the load, by name, as bytes.
+    ``constants`` are variables to be set before the load, by name: Python values of their C types,
+    or bytes.
     """
 
     only: tuple[str, ...] = ()
@@ -52,7 +50,24 @@ class LoadOptions:
     log_level: int = 0
     tail_calls: tuple[tuple[str, int, str], ...] = ()
     inner_maps: Mapping[str, _SHAPE] = field(default_factory=dict)
-    constants: Mapping[str, bytes] = field(default_factory=dict)
+    constants: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("only", "skip"):
+            if isinstance(getattr(self, name), str):
+                raise UsageError(f"read {name}", "it is a text, not a tuple of names")
+
+
+def _encoded(value: object, variable: Variable) -> bytes:
+    what = f"set {variable.name}"
+    if isinstance(value, bytes):
+        if len(value) != variable.size:
+            raise UsageError(what, f"it has {variable.size} bytes, not {len(value)}")
+        return value
+    try:
+        return variable.type.encode(value)
+    except (TypeError, ValueError) as error:
+        raise UsageError(what, str(error)) from error
 
 
 class Reply(Closing):
@@ -60,7 +75,7 @@ class Reply(Closing):
 
     def __init__(self, files: Sequence[ObjectFile], received: Sequence[int]) -> None:
         self._undo = ExitStack()
-        self._undo.callback(_close, received)
+        self._undo.callback(close_all, received)
         text, *fds = received
         head, _, blobs = os.pread(text, os.fstat(text).st_size, 0).partition(b"\n")
         self.fds: tuple[int, ...] = tuple(fds)
@@ -79,67 +94,6 @@ class Reply(Closing):
         self._undo.close()
 
 
-def _close(fds: Sequence[int]) -> None:
-    for fd in fds:
-        os.close(fd)
-
-
-class _Ended(Exception):
-    """The worker is gone; its exit code, negative for a signal."""
-
-
-class _Worker(Closing):
-    """One worker process. ``used`` is whether it has answered anything yet."""
-
-    def __init__(self) -> None:
-        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.used = False
-        with theirs, ExitStack() as undo:
-            undo.callback(self.control.close)
-            package = Path(__file__).resolve().parents[2]
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _START, str(package), str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-            undo.pop_all()
-
-    def ask(self, request: Request, fds: Sequence[int]) -> list[int]:
-        """The descriptors of the reply, the first of which holds its text. `_Ended`."""
-        with ExitStack() as stack:
-            received: list[int] = []
-            stack.callback(_close, received)
-            try:
-                send_packets(self.control, request, fds)
-                while True:
-                    data, more, flags, _ = socket.recv_fds(
-                        self.control, PACKET, _FDS, socket.MSG_CMSG_CLOEXEC
-                    )
-                    received += more
-                    if flags & socket.MSG_CTRUNC:
-                        why = errno_name(errno.EMFILE)
-                        raise MachineError("load objects", why, "ulimit -n says how many")
-                    verb, *words = json.loads(data) if data else ["ended"]
-                    if verb != "fds":
-                        break
-            except ConnectionError:
-                verb = "ended"
-            if verb == "ended":
-                raise _Ended(self._process.wait())
-            if verb == "fault":
-                raise RuntimeError(f"in the loader's process: {words[0]}")
-            self.used = True
-            stack.pop_all()
-        return received
-
-    def close(self) -> None:
-        self.control.close()
-        self._process.kill()  # it may be busy with something that nobody waits for any more
-        self._process.wait()
-
-
 class ObjectLoader(Closing):
     """Opens and loads objects; one loader serves any number of loads. Starts a worker process at once."""
 
@@ -151,7 +105,7 @@ class ObjectLoader(Closing):
         libbpf.require()
         self._deadline = deadline
         self._memory = memory
-        self._worker = _Worker()
+        self._worker = Worker()
 
     def open(self, paths: Sequence[Path]) -> list[ObjectInfo]:
         """What is in each object; nothing is loaded, and root is not needed. `ObjectError`."""
@@ -168,11 +122,13 @@ class ObjectLoader(Closing):
             ) from error
 
     def _ask(self, files: Sequence[ObjectFile], options: LoadOptions, *, load: bool) -> Reply:
+        if len(files) > _OBJECTS:
+            raise UsageError("load objects", f"{len(files)} at once; a set has at most {_OBJECTS}")
         request = self._request(files, options, load)
         with ExitStack() as stack:
             fds = []
             for file in files:
-                fds.append(os.memfd_create(file.name[:200], os.MFD_CLOEXEC))
+                fds.append(os.memfd_create("object", os.MFD_CLOEXEC))
                 stack.callback(os.close, fds[-1])
                 with open(fds[-1], "wb", closefd=False) as copy:
                     copy.write(file.data)
@@ -203,30 +159,26 @@ class ObjectLoader(Closing):
         )
 
     def _constants(
-        self, files: Sequence[ObjectFile], values: Mapping[str, bytes]
+        self, files: Sequence[ObjectFile], values: Mapping[str, object]
     ) -> dict[int, list[tuple[str, int, str]]]:
         """Where each constant is in which object: (map, offset, bytes in hex)."""
         found: dict[int, list[tuple[str, int, str]]] = {}
         missing = set(values)
-        if sum(map(len, values.values())) > _CONSTANTS:
-            raise ObjectError("set constants", f"they are more than {_CONSTANTS} bytes in all")
         with self._ask(files, LoadOptions(), load=False) as reply:
             for number, info in enumerate(reply.infos):
                 maps = {each.section: each.name for each in info.maps if each.internal}
                 for variable in info.all_variables():
                     if variable.name not in values:
                         continue
-                    data = values[variable.name]
-                    if len(data) != variable.size:
-                        why = f"it has {variable.size} bytes, not {len(data)}"
-                        raise ObjectError(f"set {variable.name} of {info.path}", why)
+                    data = _encoded(values[variable.name], variable)
                     place = (maps[variable.section], variable.offset, data.hex())
                     found.setdefault(number, []).append(place)
                     missing.discard(variable.name)
         if missing:
-            raise ObjectError(
-                f"set {', '.join(sorted(missing))}", "none of the objects has BTF of such a variable"
-            )
+            names = ", ".join(sorted(missing))
+            raise UsageError(f"set {names}", "none of the objects has BTF of such a variable")
+        if sum(len(place[2]) for places in found.values() for place in places) > 2 * _CONSTANTS:
+            raise UsageError("set constants", f"they are more than {_CONSTANTS} bytes in all")
         return found
 
     def _answer(self, files: Sequence[ObjectFile], request: Request, fds: Sequence[int]) -> list[int]:
@@ -235,9 +187,9 @@ class ObjectLoader(Closing):
             fresh = not self._worker.used
             try:
                 return self._worker.ask(request, fds)
-            except _Ended as ended:
+            except Ended as ended:
                 self._restart()
-                if fresh:
+                if fresh or ended.args[0] == -signal.SIGALRM:
                     raise self._explained(files, ended.args[0]) from ended
             except BaseException:
                 self._restart()  # else the next one to ask would have the rest of this answer
@@ -245,7 +197,7 @@ class ObjectLoader(Closing):
 
     def _restart(self) -> None:
         self._worker.close()
-        self._worker = _Worker()
+        self._worker = Worker()
 
     def _explained(self, files: Sequence[ObjectFile], code: int) -> TestbedError:
         """What a worker's end on these files means."""
@@ -268,7 +220,12 @@ class ObjectLoader(Closing):
         self._worker.close()
 
 
-def _object_failure(file: ObjectFile, reply: ObjectReply, *, load: bool) -> ProgramError:
+def _object_failure(file: ObjectFile, reply: ObjectReply, *, load: bool) -> TestbedError:
     """Why a whole object could not be opened or loaded."""
+    what = f"{'load' if load else 'read'} the object {file.path}"
+    if reply["errno"] in _OF_THE_MACHINE and not reply["error"].startswith("the map"):
+        return MachineError(
+            what, errno_name(reply["errno"]), "run it as root; `ulimit -a` says what is limited"
+        )
     reason = re.sub(r"\s+", " ", explain(file, reply["said"], reply["error"])).strip()
-    return ObjectError(f"{'load' if load else 'read'} the object {file.path}", reason)
+    return ObjectError(what, reason)

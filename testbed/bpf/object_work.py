@@ -6,24 +6,20 @@ import ctypes
 import errno
 import os
 import re
-from collections.abc import Iterable
 from contextlib import ExitStack
 
-from testbed.bpf.libbpf import map_info, possible_cpus
 from testbed.bpf.libbpf_object import (
     ObjectMap,
     ObjectProgram,
     OpenObject,
-    create_map,
 )
-from testbed.bpf.map_memory import memory_of
+from testbed.bpf.object_maps import OF_MAPS, make_inner, memory_taken, reuse
 from testbed.bpf.object_request import MapReply, ObjectReply, ObjectSpec, ProgramReply, Request
 
 _UNSPEC = 0
 # Type and attach type of sections that libbpf does not know: an author's own, such as xdp_auth, and
 # what libbpf has since 1.3
 _BY_PREFIX = {"xdp": (6, 37), "tcx/": (3, 0), "tc/": (3, 0)}
-_OF_MAPS = {12, 13}  # ARRAY_OF_MAPS, HASH_OF_MAPS
 _ARRAY = 2
 _INNER_TEMPLATE = (_ARRAY, 4, 4, 1)
 _LOG_BYTES = 1 << 20
@@ -63,6 +59,7 @@ class _Job:
         self.log_bytes: dict[str, int] = {}
         self.said = ""
         self.taken = 0
+        self.inner_fds: list[int] = []
         self.assumed: dict[str, None] = {}
         self.buffers: dict[str, ctypes.Array[ctypes.c_char]] = {}
 
@@ -160,6 +157,9 @@ def _open_and_load(job: _Job, stderr: Stderr) -> OpenObject:
                 raise
         else:
             return opened
+        finally:
+            while job.inner_fds:  # libbpf looks at them in the load, and leaves them to us
+                os.close(job.inner_fds.pop())
 
 
 def _prepare(job: _Job, opened: OpenObject) -> set[str]:
@@ -180,61 +180,18 @@ def _prepare(job: _Job, opened: OpenObject) -> set[str]:
     for bpf_map in maps:
         bpf_map.unpin()
         if job.shares(bpf_map):
-            _reuse(bpf_map, job.shared[bpf_map.name])
-        elif bpf_map.map_type in _OF_MAPS and bpf_map.inner is None:
+            reuse(bpf_map, job.shared[bpf_map.name])
+        elif bpf_map.map_type in OF_MAPS and bpf_map.inner is None:
             template = job.request["inner"].get(bpf_map.name)
             if template is None:
                 job.assumed[bpf_map.name] = None
-            bpf_map.set_inner(_inner_map(bpf_map.name, *(template or _INNER_TEMPLATE)))
-    _check_memory(job, maps)
+            job.inner_fds.append(make_inner(bpf_map, template or _INNER_TEMPLATE, job.request["available"]))
+            bpf_map.set_inner(job.inner_fds[-1])
+    job.taken = memory_taken([each for each in maps if not job.shares(each)], job.request["available"])
     by_name = {bpf_map.name: bpf_map for bpf_map in maps}
     for name, offset, data in job.spec["constants"]:
         by_name[name].write_initial(offset, bytes.fromhex(data))
     return attempted
-
-
-def _in_words(kind: int, key: int, value: int) -> str:
-    from testbed.bpf.kinds import map_type_name
-
-    return f"{map_type_name(kind)} with keys of {key} and values of {value} bytes"
-
-
-def _inner_map(name: str, kind: int, key: int, value: int, entries: int) -> int:
-    try:
-        return create_map(kind, key, value, entries)
-    except OSError as error:
-        why = errno.errorcode.get(error.errno or 0, error.errno)
-        text = f"{_in_words(kind, key, value)}, {entries} entries"
-        raise ValueError(f"the maps in {name} cannot be: {text} ({why})") from error
-
-
-def _reuse(bpf_map: ObjectMap, fd: int) -> None:
-    ours, theirs = map_info(fd)[:3], bpf_map.shape[:3]
-    if ours != theirs:
-        raise ValueError(
-            f"its map {bpf_map.name} is not that of the set so far:"
-            f" {_in_words(*theirs)}, not {_in_words(*ours)}"
-        )
-    bpf_map.reuse(fd)
-
-
-def _check_memory(job: _Job, maps: Iterable[ObjectMap]) -> None:
-    """The kernel would take all that there is, and end somebody for it."""
-    job.taken = 0
-    for bpf_map in maps:
-        if job.shares(bpf_map):
-            continue
-        shape = bpf_map.shape
-        inner = bpf_map.inner if shape[0] in _OF_MAPS else None
-        for kind, key, value, entries, flags in [shape, *([inner.shape] if inner else [])]:
-            needed = memory_of(kind, key, value, entries, flags, possible_cpus())
-            left = job.request["available"] - job.taken
-            if needed > left:
-                raise ValueError(
-                    f"the map {bpf_map.name} ({entries} entries, key {key} and value {value} bytes)"
-                    f" would take {needed >> 20} MiB, of {left >> 20} MiB that are left for it"
-                )
-            job.taken += needed
 
 
 def _note_failure(job: _Job, error: OSError, said: str, attempted: set[str]) -> bool:
@@ -286,7 +243,7 @@ def _describe_program(job: _Job, program: ObjectProgram) -> ProgramReply:
 
 def _describe_map(bpf_map: ObjectMap) -> MapReply:
     shape = bpf_map.shape
-    inner = bpf_map.inner if shape[0] in _OF_MAPS else None
+    inner = bpf_map.inner if shape[0] in OF_MAPS else None
     return MapReply(
         name=bpf_map.name,
         shape=shape,

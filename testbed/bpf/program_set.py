@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from testbed.bpf.kinds import MapType, ProgramKind
 from testbed.bpf.layout import Type
@@ -30,6 +31,7 @@ class ProgramFailure:
     """A program that the kernel or libbpf did not take: why in one line, and the verifier's whole log."""
 
     name: str
+    path: Path
     section: str
     errno: int
     reason: str
@@ -78,4 +80,7 @@ class ProgramSet(Closing):
     def close(self) -> None:
         if not self._closed:
             self._closed = True
+            self.variables.forget()
+            for each in self.maps.values():
+                each.forget()
             self.release()

@@ -34,6 +34,11 @@ class MapVariables(MutableMapping[str, bytes]):
 
     def __init__(self, find: Callable[[], Mapping[str, tuple[Place, ...]]]) -> None:
         self._find = find
+        self._closed = False
+
+    def forget(self) -> None:
+        """The descriptors of the maps are closed."""
+        self._closed = True
 
     @cached_property
     def _places(self) -> Mapping[str, tuple[Place, ...]]:
@@ -41,20 +46,29 @@ class MapVariables(MutableMapping[str, bytes]):
 
     def type_of(self, name: str) -> Type | None:
         """The C type of a variable, None where it is unknown."""
-        return self._places[name][0].type
+        return self._places_of(name)[0].type
+
+    def _places_of(self, name: str) -> tuple[Place, ...]:
+        if self._closed:
+            raise ValueError(f"variable {name}: its set is closed")
+        if name not in self._places:
+            raise KeyError(f"there is no variable {name}; there are {', '.join(self._places) or 'none'}")
+        return self._places[name]
 
     def __getitem__(self, name: str) -> bytes:
-        place = self._places[name][0]
+        place = self._places_of(name)[0]
         value = place.map.get(bytes(4))
         assert value is not None, "an array always has its entry 0"
         return value[place.offset : place.offset + place.size]
 
     def __setitem__(self, name: str, data: bytes) -> None:
-        for place in self._places[name]:
+        places = self._places_of(name)
+        for place in places:
             if len(data) != place.size:
                 raise ValueError(f"variable {name} has {place.size} bytes, not {len(data)}")
             if place.constant:
                 raise TypeError(f"variable {name} is constant: it can be set before the load only")
+        for place in places:
             _write(place, data)
 
     def __delitem__(self, name: str) -> None:

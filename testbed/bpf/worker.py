@@ -4,8 +4,8 @@ The worker is a bare interpreter. It reads and loads what it is asked for, hands
 programs and maps over (SCM_RIGHTS), and keeps none. The descriptors own everything, so that nothing
 is lost with the worker: when it crashes, whoever asked says so and starts another.
 
-Lifetimes: the worker ends when its control socket closes, at the latest when the deadline of what it
-is about is over.
+Lifetimes: the worker ends when its control socket closes, with the process that started it, and at
+the latest when the deadline of what it is about is over.
 
 Messages are JSON in SOCK_SEQPACKET packets, described in `testbed.bpf.object_request`. Only the
 standard library and the bare libbpf modules are imported here, and neither dataclasses nor pathlib:
@@ -14,6 +14,7 @@ they take longer to import than all the rest.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import resource
@@ -24,6 +25,7 @@ from contextlib import ExitStack
 from testbed.bpf.object_request import PACKET, ObjectReply, Request, send_packets
 from testbed.bpf.object_work import Stderr, load_set
 
+_PR_SET_PDEATHSIG = 1
 _FDS = 250  # of the 253 that a message may have
 
 
@@ -48,8 +50,11 @@ def hand_over(
             send_packets(control, ["fds"], fds[start : start + _FDS])
 
 
-def main(control_fd: int) -> None:
-    """Answers requests until the control socket closes."""
+def main(control_fd: int, parent: int) -> None:
+    """Answers requests until the control socket closes, or the process ``parent`` ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        return  # it died before that
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to everybody; we end with the socket
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

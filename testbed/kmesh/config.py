@@ -33,7 +33,8 @@ class Config:
         return f"<Config {' '.join(f'{name}={getattr(self, name)}' for name in names)}>"
 
     def _has(self, name: Setting) -> bool:
-        return name in self._profile.config
+        place = self._profile.config.get(name)
+        return place in self._variables if isinstance(place, str) else place is not None
 
     def reset(self) -> None:
         """What tests begin with: no exemption, monitoring on, log level INFO."""

@@ -7,6 +7,7 @@ bytes, numbers little-endian, addresses in network order.
 from __future__ import annotations
 
 import ipaddress
+import os
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -33,11 +34,35 @@ Role = Literal[
     "metric_notify",
     "original_destinations",
 ]
+_NEEDED: dict[str, tuple[Role, set[str]]] = {
+    "auth_request": ("auth_requests", {"type", "tuple"}),
+    "observe": ("observe", {"type", "tuple", "direction", "state", "conn_success"}),
+    "storage": ("storage", set()),
+    "access_log": (
+        "access_log",
+        {"tuple", "direction", "conn_success", "sent_bytes", "received_bytes", "duration"},
+    ),
+}
 Setting = Literal["node_ip", "pod_gateway", "monitoring", "log_level", "authz_offload"]
+Lack = Literal[
+    "ipv6",
+    "observe",
+    "log",
+    "storage",
+    "waypoint",
+    "node_ip",
+    "pod_gateway",
+    "monitoring",
+    "log_level",
+    "orig_dst",
+    "start_ns",
+    "last_report_ns",
+]
 Order = Annotated[
     PortOrder,
     BeforeValidator(lambda word: {"host": HOST_ORDER, "network": NETWORK_ORDER}.get(word, word)),
 ]
+Port = Annotated[int, Field(ge=1, le=65535)]
 Place = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(gt=0)]]
 """(offset, size)"""
 
@@ -59,9 +84,9 @@ class Control(_Part):
 
     ipv4: ipaddress.IPv4Address
     ipv6: ipaddress.IPv6Address | None = None
-    enrol_port: int = 929
-    remove_port: int = 930
-    other_ports: tuple[int, ...] = ()
+    enrol_port: Port = 929
+    remove_port: Port = 930
+    other_ports: tuple[Port, ...] = ()
     """Further ports of that address that do something."""
 
 
@@ -139,7 +164,23 @@ class Profile(_Part):
     routes: Routes | None = None
     records: Records
     config: Mapping[Setting, str | Place] = {}
-    lacks: Mapping[str, str] = {}
+    lacks: Mapping[Lack, str] = {}
+
+    @model_validator(mode="after")
+    def _whole(self) -> Profile:
+        if "sockops" not in self.programs:
+            raise ValueError("programs: it names no sockops program")
+        roles = {**self.maps, **self.optional_maps}
+        for record, (role, needed) in _NEEDED.items():
+            spec: RecordSpec | None = getattr(self.records, record)
+            if spec is None and role in roles:
+                raise ValueError(f"records.{record}: it is missing, and maps has {role}")
+            if spec is not None and (missing := needed - spec.fields.keys()):
+                raise ValueError(f"records.{record}.fields: {', '.join(sorted(missing))} are missing")
+        for name, place in self.config.items():
+            if not isinstance(place, str) and "config" not in roles:
+                raise ValueError(f"config.{name}: it is a place in a map, and maps has no config")
+        return self
 
     def map_name(self, role: Role) -> str | None:
         """What the map of a role is called, None where the era has none."""
@@ -148,8 +189,9 @@ class Profile(_Part):
 
     def require(self, what: str) -> None:
         """`Absent` where the era lacks it."""
-        if what in self.lacks:
-            raise Absent(f"{self.about}: {self.lacks[what]}")
+        reasons: Mapping[str, str] = {str(name): reason for name, reason in self.lacks.items()}
+        if what in reasons:
+            raise Absent(f"{self.about}: {reasons[what]}")
 
 
 def _known() -> dict[str, Path]:
@@ -168,7 +210,7 @@ def load_profile(name_or_path: str | Path) -> Profile:
     if str(name_or_path) in known:
         return read_profile(known[str(name_or_path)])
     path = Path(name_or_path)
-    if path.suffix in {".yaml", ".yml"} or path.is_file():
+    if path.suffix in {".yaml", ".yml"} or os.path.isfile(path):  # noqa: PTH113 (is_file raises, for a long name)
         return read_profile(path)
     raise UsageError(
         f"find the ABI profile {name_or_path}",
@@ -190,8 +232,9 @@ def read_profile(path: Path) -> Profile:
         return Profile.model_validate(data)
     except ValidationError as error:
         first, *others = error.errors()
-        where = ".".join(map(str, first["loc"])) or "the file"
+        where = ".".join(map(str, first["loc"]))
         more = f" (and {len(others)} more)" if others else ""
         why = first["msg"].removeprefix("Value error, ")
+        why = f"{where}: {why[0].lower()}{why[1:]}" if where else why
         example = f"{PROFILES / 'main.yaml'} is an example"
-        raise UsageError(what, f"{where}: {why[0].lower()}{why[1:]}{more}", example) from error
+        raise UsageError(what, f"{why}{more}", example) from error

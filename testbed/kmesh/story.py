@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from testbed.kernel.sockdiag import TcpState
 from testbed.kmesh.abi import Absent
 from testbed.kmesh.mesh import Mesh
 from testbed.kmesh.records import ObserveRecord
@@ -78,7 +79,9 @@ def _callback(each: Callback, owners: dict[int, str]) -> str:
 
 def _record(record: ObserveRecord, owners: dict[int, str]) -> str:
     asked = f" asked for {_endpoint(*record.destination, owners)}" if record.destination else ""
-    numbers = " ".join(f"{name}={record.values[name]}" for name in _SAME_EACH_TIME if name in record.values)
+    # whether the peer's FIN had come when a side was closed is a matter of microseconds
+    names = [name for name in _SAME_EACH_TIME if (name, record.state) != ("received_bytes", TcpState.CLOSE)]
+    numbers = " ".join(f"{name}={record.values[name]}" for name in names if name in record.values)
     unused = " unused bytes are not zero" if any(record.unused) else ""
     told = f"{record.direction.name}/{record.state.name} {_tuple(record.tuple, owners)}"
     return f"{told}{asked} {numbers}{unused}"

@@ -39,15 +39,21 @@ class Subject(Closing):
 
     def lines(self) -> Iterator[tuple[str, str]]:
         """What the set contains and what that leaves untested: (heading, words)."""
-        failures = {failure.name: failure for failure in self.program_set.failures}
+        failures = self.program_set.failures
         for info in self.objects:
+            rejected = {failure.name.partition("#")[0] for failure in failures if failure.path == info.path}
             names = [
-                f"{program.name} (rejected)" if program.name in failures else program.name
+                f"{program.name} (rejected)" if program.name in rejected else program.name
                 for program in info.programs
             ]
             yield "object", f"{info.path}: {', '.join(names) or 'no program'}"
         yield "era", self.era
-        for failure in failures.values():
+        if len(sockops := self.program_set.of_kind(ProgramKind.SOCKOPS)) > 1:
+            yield (
+                "note",
+                f"{len(sockops)} sockops programs are attached: each does what the contract says once",
+            )
+        for failure in failures:
             log = save_log(f"verifier-{failure.name}", failure.log)
             yield "rejected", f"{failure.name} ({failure.section}): {failure.reason}; log: {log}"
         for words in self._layouts():
@@ -60,8 +66,8 @@ class Subject(Closing):
         for program in self.program_set.programs.values():
             if program.kind is None or program.kind.target is Target.INTERFACE:
                 yield "untested", f"{program.name} ({program.section}): loaded, attached to nothing"
-        for reason in dict.fromkeys(self.profile.lacks.values()):
-            yield "era lacks", reason
+        for what, reason in self.profile.lacks.items():
+            yield "era lacks", f"{what}: {reason}"
 
     def _layouts(self) -> Iterator[str]:
         """Where the object's own records are not as the profile says."""

@@ -23,11 +23,17 @@ from testbed.lab.lab import Lab
 from testbed.logs import save_log
 
 
+class _Maps(dict[str, TypedMap]):
+    def __missing__(self, name: str) -> TypedMap:
+        raise UsageError(f"find the map {name}", "the set has none of that name", f"maps: {', '.join(self)}")
+
+
 class Attached(Closing):
     """A loaded set attached to a lab. Cgroup programs are at work from the start.
 
-    ``maps`` are typed by name, ``globals`` the variables. Programs of interfaces are attached by
-    `attach`, those of sockhashes are too where the set has exactly one sockhash or sockmap.
+    ``maps`` are typed by name, ``globals`` the variables. A program of a sockhash is at work from the
+    start where it is the only one of its kind and the set has one sockhash or sockmap. `attach` does
+    the others, and those of interfaces.
     """
 
     def __init__(self, program_set: ProgramSet, lab: Lab) -> None:
@@ -47,17 +53,18 @@ class Attached(Closing):
         return [each for each in self.programs.maps.values() if each.type in kinds]
 
     def _attach_at_once(self, program: Program, stack: ExitStack) -> None:
-        if program.kind is None:
+        kind = program.kind
+        if kind is None:
             return
-        if program.kind.target is Target.CGROUP:
+        if kind.target is Target.CGROUP:
             attach(program, self.lab.cgroup_fd, stack)
-        elif program.kind.target is Target.SOCKMAP and len(self._sockmaps()) == 1:
+        elif kind.target is Target.SOCKMAP and len(self._sockmaps()) == len(self.programs.of_kind(kind)) == 1:
             attach(program, self._sockmaps()[0].fd, stack)
 
     @property
     def maps(self) -> Mapping[str, TypedMap]:
-        """The maps by name, as Python values."""
-        return {name: each.typed for name, each in self.programs.maps.items()}
+        """The maps by name, as Python values. `UsageError` for a name that the set does not have."""
+        return _Maps({name: each.typed for name, each in self.programs.maps.items()})
 
     @property
     def globals(self) -> TypedVariables:
@@ -72,6 +79,8 @@ class Attached(Closing):
                 f"attach {program}", f"the set has {', '.join(self.programs.programs) or 'none'}"
             )
         if isinstance(target, Host):
+            if not target.ends:
+                raise UsageError(f"attach {program} to {target.name}", "it has no interface")
             end = target.ends[0]
             attach(found, Interface(target.namespace.netns_fd, end.index, end.name), self._undo)
         elif target in self.programs.maps:
@@ -86,8 +95,11 @@ class Attached(Closing):
         its layout is that of the objects' debug information. `UsageError` where that has none.
         """
         decode: Callable[[bytes], Value] = self._struct(struct).decode if struct else bytes
-        if ring not in self.programs.maps:
-            raise UsageError(f"read the ring {ring}", "the set has no map of that name")
+        if ring not in self.programs.rings:
+            why = "it is no ring buffer" if ring in self.programs.maps else "the set has no map of that name"
+            raise UsageError(
+                f"read the ring {ring}", why, f"rings: {', '.join(self.programs.rings) or 'none'}"
+            )
         taken: list[bytes] = []
         consumer = RingConsumer(self.programs.maps[ring].fd, taken.append)
         try:
@@ -112,7 +124,11 @@ class Attached(Closing):
 
 def attach_objects(loader: ObjectLoader, paths: Sequence[Path], lab: Lab, **options: Any) -> Attached:
     """Loads objects and attaches them. `ProgramError` when one of their programs is rejected."""
-    loaded = load_objects(loader, paths, LoadOptions(**options))
+    try:
+        chosen = LoadOptions(**options)
+    except TypeError as error:
+        raise UsageError("load objects", str(error).removeprefix("LoadOptions.__init__() ")) from error
+    loaded = load_objects(loader, paths, chosen)
     for failure in loaded.failures:
         loaded.close()
         log = save_log(f"verifier-{failure.name}", failure.log)

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from testbed.bpf.elf_loader import as_program_set, fill_tail_calls
+from testbed.bpf.elf_loader import as_program_set, fill_tail_calls, named_programs
 from testbed.bpf.kinds import MapType
 from testbed.bpf.object_file import read_object
 from testbed.bpf.object_info import ObjectInfo
@@ -47,7 +47,7 @@ def load_report(paths: Sequence[Path], options: LoadOptions, console: Console, w
         plain = replace(options, log_level=level, tail_calls=())
         files = [read_object(path) for path in paths]
         with loader.load(files, plain) as reply, as_program_set(reply, files, plain) as program_set:
-            objects = list(_rows(reply.replies, program_set.failures))
+            objects = _rows(reply.replies, program_set.failures)
             rows = [row for of_object in objects for row in of_object]
             for path, of_object in zip(paths, objects, strict=True):
                 if len(paths) > 1:
@@ -58,6 +58,8 @@ def load_report(paths: Sequence[Path], options: LoadOptions, console: Console, w
                 console.print(line, soft_wrap=True)
     asked = sum(row.asked for row in rows)
     rejected = sum(row.failure is not None for row in rows)
+    if not asked and (options.only or options.skip):
+        raise UsageError("load the objects", "the options leave no program to load")
     if rejected:
         verb = "was" if rejected == 1 else "were"
         console.print(Text(f"{rejected} of {_programs(asked)} {verb} rejected", style="bold red"))
@@ -90,18 +92,14 @@ def _check_names(infos: Iterable[ObjectInfo], options: LoadOptions) -> None:
                 raise UsageError(f"use {option} {name}", f"no object has such a {kind}; there are: {names}")
 
 
-def _rows(replies: Sequence[ObjectReply], failures: Iterable[ProgramFailure]) -> Iterator[list[_Row]]:
-    """The programs of each object. Of several with one name, others have a number behind it."""
-    taken: dict[str, int] = {}
-    following = iter(failures)  # in the order of the replies
-    for reply in replies:
-        rows = []
-        for program in reply["programs"]:
-            number = taken[program["name"]] = taken.get(program["name"], 0) + 1
-            name = program["name"] if number == 1 else f"{program['name']}#{number}"
-            failure = next(following) if program["errno"] else None
-            rows.append(_Row(name, program, failure, failure is not None or program["fd"] is not None))
-        yield rows
+def _rows(replies: Sequence[ObjectReply], failures: Iterable[ProgramFailure]) -> list[list[_Row]]:
+    """The programs of each object."""
+    rows: list[list[_Row]] = [[] for _ in replies]
+    by_name = {failure.name: failure for failure in failures}
+    for number, name, program in named_programs(replies):
+        failure = by_name.get(name)
+        rows[number].append(_Row(name, program, failure, failure is not None or program["fd"] is not None))
+    return rows
 
 
 def _lines(rows: Sequence[_Row], everything: Sequence[_Row], with_logs: bool) -> Iterator[Text]:
@@ -132,7 +130,7 @@ def _count(row: _Row) -> str:
 
 
 def _marked(word: str, style: str, text: str) -> Text:
-    return Text(f"{word:<6}", style=style) + Text(text, style="")
+    return Text.assemble((f"{word:<6}", style), text)
 
 
 def _log(row: _Row, log: str) -> Text:

@@ -65,13 +65,15 @@ def print_skips(console: Console, results: Sequence[Result]) -> None:
     if reasons:
         console.print()
     for reason, count in reasons.most_common():
-        console.print(Text(f"{count:>4} skipped  ", style="yellow") + Text(reason), soft_wrap=True)
+        console.print(Text.assemble((f"{count:>4} skipped  ", "yellow"), reason), soft_wrap=True)
 
 
 def summary(results: Sequence[Result], seconds: float) -> Text:
     """``165 passed, 1 failed in 3.1 s``."""
     counts = {outcome: sum(result.outcome == outcome for result in results) for outcome in _SHOWN}
     words = {"passed": "passed", "failed": "failed", "error": "errors", "skipped": "skipped"}
+    if counts["error"] == 1:
+        words["error"] = "error"
     text = ", ".join(f"{counts[outcome]} {word}" for outcome, word in words.items() if counts[outcome])
     bad = counts["failed"] + counts["error"]
     return Text(f"{text or 'nothing ran'} in {seconds:.1f} s", style="bold red" if bad else "bold green")

@@ -202,13 +202,9 @@ Aim = Callable[[ProgramSet, Lab], "int | Interface"]
         ("on_sockops", lambda _, lab: interface(lab["client"]), UsageError, "of sockops needs a cgroup"),
         ("on_sk_msg", lambda _, lab: interface(lab["client"]), UsageError, "of sk_msg needs a sockhash"),
         ("on_xdp", lambda _, lab: lab.cgroup_fd, UsageError, "of xdp needs an interface"),
-        (
-            "on_sockops",
-            lambda made, _: made.maps["count"].fd,
-            ProgramError,
-            r"attach on_sockops \(sockops\): E",
-        ),
-        ("on_sk_msg", lambda _, lab: lab.cgroup_fd, ProgramError, r"attach on_sk_msg \(sk_msg\): E"),
+        ("on_sockops", lambda made, _: made.maps["count"].fd, UsageError, "of sockops needs a cgroup"),
+        ("on_sk_msg", lambda _, lab: lab.cgroup_fd, UsageError, "of sk_msg needs a sockhash or sockmap"),
+        ("on_sk_msg", lambda made, _: made.maps["count"].fd, UsageError, "of sk_msg needs a sockhash"),
         (
             "on_xdp",
             lambda _, lab: Interface(lab["client"].namespace.netns_fd, 77, "x"),

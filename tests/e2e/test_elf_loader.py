@@ -114,6 +114,7 @@ def test_a_rejected_program_leaves_the_rest(load: Load, lab: Lab, objects: dict[
     assert "processed" in bad.log
     assert nothing == ProgramFailure(
         "nothing",
+        nothing.path,
         "no/such",
         errno.EINVAL,
         "EINVAL (Invalid argument): libbpf knows no programs of the section 'no/such'",
@@ -234,13 +235,17 @@ def test_constants(load: Load, lab: Lab) -> None:
         loaded.globals["limit"] = 7
     run(lab, loaded)
     assert counts(loaded)[3] == 0
-    loaded = load("one", "two", constants={"limit": b"\7\0\0\0", "number": b"\3\0\0\0"})
+    loaded = load("one", "two", constants={"limit": 7, "number": b"\3\0\0\0"})
     assert [loaded.globals[name] for name in ("limit", "number")] == [7, 3]
     run(lab, loaded)
     assert counts(loaded)[3] == 1
     assert [loaded.globals[name] for name in ("mine_one", "mine_two")] == [3, 3]
-    for constants, words in ({"limit": b"7"}, "it has 4 bytes, not 1"), ({"x": b""}, "set x: none of the"):
-        with pytest.raises(ObjectError, match=words):
+    for constants, words in (
+        ({"limit": b"7"}, "it has 4 bytes, not 1"),
+        ({"x": b""}, "set x: none of the"),
+        ({"limit": "many"}, "set limit: "),
+    ):
+        with pytest.raises(UsageError, match=words):
             load("one", constants=constants)
 
 

@@ -60,7 +60,7 @@ def test_the_sockops_object_alone_is_enough(
 
 def counts(output: str) -> dict[str, int]:
     """``{"passed": 48, "skipped": 3}`` of a check's last line."""
-    words = re.findall(r"(\d+) (passed|failed|errors|skipped)", output.splitlines()[-1])
+    words = re.findall(r"(\d+) (passed|failed|errors?|skipped)", output.splitlines()[-1])
     return {word: int(number) for number, word in words}
 
 

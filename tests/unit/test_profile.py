@@ -59,7 +59,7 @@ def test_one_of_ones_own(tmp_path: Path) -> None:
         ("control:", "controls:", r"control: field required \(and 1 more\)"),
         ("  managed: {name", "  manages: {name", "maps"),
         ("era: main", "era: [", "while parsing a flow sequence"),
-        (MAIN, "", "the file: input should be a valid dictionary"),
+        (MAIN, "", "Input should be a valid dictionary"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path: Path, old: str, new: str, message: str) -> None:
