@@ -240,6 +240,26 @@ def test_a_reader_that_has_read_enough() -> None:
     assert done.stderr == ""
 
 
+def test_output_that_cannot_be_written() -> None:
+    def run(redirection: str, **env: str) -> tuple[int, str]:
+        done = subprocess.run(
+            ["sh", "-c", f"{sys.executable} -m testbed check --list {redirection}"],  # noqa: S607
+            cwd=ROOT,
+            env={**os.environ, **env},
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stderr
+
+    assert run(">/dev/full") == (
+        3,
+        "testbed: cannot write what it has to say: ENOSPC (No space left on device)\n",
+    )
+    assert run(">&-") == (0, "")
+    assert run(">/dev/null", PYTHONIOENCODING="ascii") == (0, "")
+
+
 def test_a_fault_of_ours_is_one_message_too(testbed_command: Run, edited_checkout: Edit) -> None:
     root = edited_checkout("sockops.c", "", "")
     (root / "testbed/doctor.py").write_text("raise ValueError('oops')", encoding="utf-8")

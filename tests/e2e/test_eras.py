@@ -16,6 +16,7 @@ from testbed.kmesh.recognise import recognise
 from testbed.kmesh.subject import load_subject
 from testbed.lab.pair import Pair
 from tests.conftest import Run
+from tests.e2e.test_plugin import pytest_in
 from tests.eras import ERAS, build_era
 
 
@@ -116,6 +117,18 @@ def test_a_profile_of_ones_own(era_objects: Objects, testbed_command: Run, tmp_p
     done = testbed_command("check", "--family", "v4", "-k", "exactly_four", "--abi", str(mine), *options)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "era       v1.1 (my own), as asked for" in done.stdout
+
+
+def test_pytest_says_what_was_under_test(era_objects: Objects, tmp_path: Path) -> None:
+    options = [word for path in era_objects["v0.3"][:1] for word in ("--object", str(path))]
+    for workers in ((), ("-n", "1")):
+        done = pytest_in(tmp_path, "def test_it(mesh):\n    mesh.observed\n", "-rs", *options, *workers)
+        assert "1 skipped" in done.stdout, done.stdout
+        assert "Kmesh v0.3.x: it reports no connections" in done.stdout
+        assert f"object    {era_objects['v0.3'][0]}: record_tuple" in done.stdout
+        assert "era       v0.3 (Kmesh v0.3.x)" in done.stdout
+    done = pytest_in(tmp_path, "", "--object", "nowhere.o")
+    assert "--object nowhere.o: there is no such file" in done.stderr
 
 
 def test_the_nearest_era_is_named(era_objects: Objects, object_loader: ObjectLoader) -> None:

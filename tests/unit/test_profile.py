@@ -59,6 +59,12 @@ def test_one_of_ones_own(tmp_path: Path) -> None:
         ("control:", "controls:", r"control: field required \(and 1 more\)"),
         ("  managed: {name", "  manages: {name", "maps"),
         ("era: main", "era: [", "while parsing a flow sequence"),
+        ("  sockops: sockops_prog\n", "", "programs: it names no sockops program"),
+        ("      state: [76, 4]\n", "", r"records\.observe\.fields: state are missing"),
+        ("{type: [0, 4], tuple: [4, 36]}", "{tuple: [4, 36]}", r"auth_request\.fields: type are missing"),
+        ("  storage:\n    size: 64", "  access_log:\n    size: 64", "storage"),
+        ('ipv6: "::2"}', 'ipv6: "::2", enrol_port: 929000}', "less than or equal to 65535"),
+        ("node_ip: node_ip", "node_ip: [0, 16]", r"config\.node_ip: it is a place in a map"),
         (MAIN, "", "Input should be a valid dictionary"),
     ],
 )
