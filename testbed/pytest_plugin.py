@@ -28,6 +28,7 @@ from testbed.kmesh.abi import Absent
 from testbed.report.about import SETUP_ERROR, STORY
 
 if TYPE_CHECKING:
+    from testbed.bpf.object_loader import ObjectLoader
     from testbed.bpf.program_set import ProgramSet
     from testbed.kmesh.mesh import Mesh
     from testbed.kmesh.profile import Profile
@@ -136,11 +137,11 @@ def bench() -> Iterator[Bench]:
 
 
 @pytest.fixture(scope="session")
-def tap_program() -> Iterator[TapProgram]:
+def tap_program(object_loader: ObjectLoader) -> Iterator[TapProgram]:
     """The tap's program, loaded once a run."""
     from testbed.observe.tap import TapProgram
 
-    with TapProgram() as loaded:
+    with TapProgram(object_loader) as loaded:
         yield loaded
 
 

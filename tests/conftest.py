@@ -12,6 +12,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# What whoever runs the tests has set, and a person has not: without bytecode, each start costs 0.3 s.
+_NOT_INHERITED = {"TESTBED_COMMAND", "PYTHONDONTWRITEBYTECODE"}
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -25,7 +28,7 @@ def testbed_command() -> Run:
         env: Mapping[str, str] | None = None,
         cwd: Path = ROOT,
     ) -> subprocess.CompletedProcess[str]:
-        inherited = {name: value for name, value in os.environ.items() if name != "TESTBED_COMMAND"}
+        inherited = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
         return subprocess.run(
             [*prefix, sys.executable, "-m", "testbed", *arguments],
             capture_output=True,

@@ -107,6 +107,11 @@ class ObjectLoader(Closing):
         self._memory = memory
         self._worker = Worker()
 
+    @property
+    def pid(self) -> int:
+        """Of its worker process, which is another one after an object has crashed it."""
+        return self._worker.pid
+
     def open(self, paths: Sequence[Path]) -> list[ObjectInfo]:
         """What is in each object; nothing is loaded, and root is not needed. `ObjectError`."""
         with self._ask([read_object(path) for path in paths], LoadOptions(), load=False) as reply:

@@ -61,6 +61,10 @@ class Worker(Closing):
             )
             undo.pop_all()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def ask(self, request: Request, fds: Sequence[int]) -> list[int]:
         """The descriptors of the reply, the first of which holds its text. `Ended`."""
         with ExitStack() as stack:

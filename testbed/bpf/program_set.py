@@ -11,6 +11,8 @@ from testbed.bpf.layout import Type
 from testbed.bpf.maps import Map
 from testbed.bpf.variables import MapVariables, TypedVariables
 from testbed.closing import Closing
+from testbed.errors import ProgramError
+from testbed.logs import save_log
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,12 @@ class ProgramFailure:
     reason: str
     details: str
     log: str
+
+    def error(self) -> ProgramError:
+        """It as an error, for whoever needs that program. Its log is kept in the file that it names."""
+        where = save_log(f"verifier-{self.name}", self.log)
+        what = f"load {self.name} ({self.section})"
+        return ProgramError(what, self.reason, f"the whole log is in {where}", self.details)
 
 
 @dataclass

@@ -106,11 +106,5 @@ def _without_sockops(loaded: ProgramSet) -> ProgramError:
     what = f"check {loaded.origin}"
     for failure in loaded.failures:
         if failure.section == ProgramKind.SOCKOPS.section:
-            log = save_log(f"verifier-{failure.name}", failure.log)
-            return ProgramError(
-                f"load {failure.name} ({failure.section})",
-                failure.reason,
-                f"the whole log is in {log}",
-                failure.details,
-            )
+            return failure.error()
     return ProgramError(what, "there is no sockops program in it, which the contract is about")

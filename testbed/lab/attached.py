@@ -17,10 +17,9 @@ from testbed.bpf.object_loader import LoadOptions, ObjectLoader
 from testbed.bpf.program_set import Program, ProgramSet
 from testbed.bpf.variables import TypedVariables
 from testbed.closing import Closing
-from testbed.errors import ProgramError, UsageError
+from testbed.errors import UsageError
 from testbed.lab.host import Host
 from testbed.lab.lab import Lab
-from testbed.logs import save_log
 
 
 class _Maps(dict[str, TypedMap]):
@@ -131,11 +130,5 @@ def attach_objects(loader: ObjectLoader, paths: Sequence[Path], lab: Lab, **opti
     loaded = load_objects(loader, paths, chosen)
     for failure in loaded.failures:
         loaded.close()
-        log = save_log(f"verifier-{failure.name}", failure.log)
-        raise ProgramError(
-            f"load {failure.name} ({failure.section})",
-            failure.reason,
-            f"the whole log is in {log}",
-            failure.details,
-        )
+        raise failure.error()
     return Attached(loaded, lab)

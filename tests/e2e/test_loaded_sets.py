@@ -14,7 +14,7 @@ from testbed.bpf.object_loader import LoadOptions, ObjectLoader
 from testbed.errors import UsageError
 from testbed.lab.attached import attach_objects
 from testbed.lab.lab import Lab
-from tests.objects import TEXTS, compiled_all, nothing_left, workers
+from tests.objects import TEXTS, compiled_all, nothing_left
 
 WIDE = '__u64 shared_name; SEC("sockops") int %s(struct bpf_sock_ops *s) { shared_name++; return 1; }'
 SOCKHASH = """
@@ -47,7 +47,7 @@ def test_the_worker_keeps_no_template_of_an_inner_map(loader: ObjectLoader, obje
     held = set()
     for _ in range(3):
         load_objects(loader, [objects["vague"]]).close()
-        (worker,) = workers()
+        worker = loader.pid
         held.add(len(list(Path(f"/proc/{worker}/fd").iterdir())))
     assert len(held) == 1
 

@@ -15,7 +15,7 @@ from testbed.bpf.elf_loader import load_objects
 from testbed.bpf.object_loader import ObjectLoader
 from testbed.errors import TestbedError
 from tests.conftest import ROOT
-from tests.objects import COUNTER, compiled, compiled_all, kernel_objects, nothing_left, workers
+from tests.objects import COUNTER, compiled, compiled_all, kernel_objects, nothing_left
 
 EACH = 520
 MEMORY = 64 << 20  # a damaged size may ask for all that the machine has, and then it takes long
@@ -207,7 +207,7 @@ def test_a_damaged_object(
             path.write_bytes(mutant(objects[which], parts[which], chance))
             outcomes[outcome(lambda: describe(loader, path))] += 1
             outcomes[outcome(lambda: load(loader, path))] += 1
-        (worker,) = workers()
+        worker = loader.pid
         assert kernel_objects(worker) == set()
         assert len(list(Path(f"/proc/{worker}/fd").iterdir())) <= 5
     request.node.user_properties.append(("outcomes", dict(outcomes)))

@@ -72,10 +72,11 @@ def test_logs(loader: ObjectLoader, objects: dict[str, Path]) -> None:
 def test_the_process_may_die_between_loads(loader: ObjectLoader, objects: dict[str, Path]) -> None:
     for number in (signal.SIGKILL, signal.SIGSEGV):
         load_objects(loader, [objects["one"]]).close()
-        (worker,) = workers()
+        worker = loader.pid
         os.kill(worker, number)
         with load_objects(loader, [objects["one"]]) as loaded:
             assert list(loaded.programs) == ["put"]
+        assert worker != loader.pid
         assert worker not in workers()
 
 
@@ -83,7 +84,8 @@ def test_the_process_may_die_at_work(objects: dict[str, Path]) -> None:
     """It is stopped when it has been asked for something, so that it dies of that."""
     for number, words in (signal.SIGSEGV, "libbpf crashed on it"), (signal.SIGKILL, "killed the loader's"):
         with nothing_left(), ObjectLoader() as loader:
-            (worker,) = eventually(workers)
+            worker = loader.pid
+            eventually(lambda: loader.pid in workers(), awaited="the loader's process at work")
             os.kill(worker, signal.SIGSTOP)
             os.kill(worker, number)
             os.kill(worker, signal.SIGCONT)
@@ -96,7 +98,7 @@ def test_the_deadline(objects: dict[str, Path]) -> None:
     with nothing_left(), ObjectLoader(deadline=0.01) as loader:
         with pytest.raises(ProgramError, match=r"still at it after 0\.01 s"):
             logs(loader, objects["slow"], 2)
-        assert len(eventually(workers)) == 1
+        assert eventually(lambda: loader.pid in workers(), awaited="another process")
 
 
 def test_ctrl_c_leaves_no_answer_behind(loader: ObjectLoader, objects: dict[str, Path]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,7 @@ def pytest_in(folder: Path, text: str, *arguments: str) -> subprocess.CompletedP
         text=True,
         check=False,
         timeout=60,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
     )
 
 
