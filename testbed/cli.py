@@ -211,7 +211,10 @@ def gc() -> None:
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def test(context: typer.Context) -> None:
-    """Run all tests of a checkout, the contract among them. Arguments go to pytest."""
+    """Run the tests of a checkout, the contract among them. Arguments go to pytest.
+
+    By twice as many processes as there are CPUs, unless -n says otherwise.
+    """
     from testbed.check import need_root
     from testbed.data import checkout
 
@@ -223,5 +226,7 @@ def test(context: typer.Context) -> None:
     need_root("run the tests")
     sys.stdout.flush()
     arguments = [sys.executable, "-m", "pytest", "--rootdir", str(root), "-c", str(root / "pyproject.toml")]
+    if not any(word.startswith(("-n", "--numprocesses", "--dist")) for word in context.args):
+        arguments += ["-n", str(2 * len(os.sched_getaffinity(0)))]  # most of a test is waiting for others
     os.chdir(root)
     os.execv(sys.executable, [*arguments, *context.args])  # noqa: S606 (a list of words; no shell)

@@ -18,6 +18,17 @@ _NOT_INHERITED = {"TESTBED_COMMAND", "PYTHONDONTWRITEBYTECODE"}
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run the long tests too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--long"):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="long: run with --long"))
+
+
 @pytest.fixture
 def testbed_command() -> Run:
     """Runs ``testbed ARGS``; ``prefix`` comes before it, ``env`` is added to the environment."""

@@ -1,7 +1,8 @@
 """What happened in a lab, without what is another each time: two runs that did the same tell the same.
 
-Times, cookies and round trips are left out. A port is told by whose it is, as the tap saw it: a port
-that no socket of the lab has (one with its bytes reversed, say) is nobody's.
+Times, cookies and round trips are left out, and by which way a connection closed: which FIN or RST
+came first, and was counted, is a matter of microseconds. A port is told by whose it is, as the tap
+saw it: a port that no socket of the lab has (one with its bytes reversed, say) is nobody's.
 """
 
 from __future__ import annotations
@@ -18,6 +19,13 @@ from testbed.lab.family import Address, ConnTuple
 from testbed.observe.tap import Callback, Op, Tap
 
 _WELL_KNOWN = 1024
+_CLOSING = {
+    TcpState.FIN_WAIT1,
+    TcpState.FIN_WAIT2,
+    TcpState.CLOSE_WAIT,
+    TcpState.CLOSING,
+    TcpState.LAST_ACK,
+}
 _SAME_EACH_TIME = ("conn_success", "sent_bytes", "received_bytes", "protocol", "total_retrans", "lost_out")
 
 
@@ -66,12 +74,18 @@ def _tuple(connection: ConnTuple, owners: dict[int, str]) -> str:
 def _sockets(tap: Tap, owners: dict[int, str]) -> list[list[str]]:
     by_cookie: dict[int, list[str]] = {}
     for each in tap:
-        by_cookie.setdefault(each.cookie, []).append(_callback(each, owners))
-    return sorted({tuple(told): list(told) for told in by_cookie.values()}.values())
+        if told := _callback(each, owners):
+            by_cookie.setdefault(each.cookie, []).append(told)
+    return sorted({tuple(told): told for told in by_cookie.values()}.values())
 
 
 def _callback(each: Callback, owners: dict[int, str]) -> str:
-    change = f" {' → '.join(state.name for state in each.change)}" if each.op is Op.STATE else ""
+    change = ""
+    if each.op is Op.STATE:
+        before, after = ("CLOSING" if state in _CLOSING else state.name for state in each.change)
+        if before == after:
+            return ""
+        change = f" {before} → {after}"
     local = _endpoint(each.local, each.local_port, owners)
     remote = _endpoint(each.remote, each.remote_port, owners)
     return f"{each.host} {each.op.name}{change} {local} – {remote} flags={int(each.flags)}"
@@ -79,8 +93,8 @@ def _callback(each: Callback, owners: dict[int, str]) -> str:
 
 def _record(record: ObserveRecord, owners: dict[int, str]) -> str:
     asked = f" asked for {_endpoint(*record.destination, owners)}" if record.destination else ""
-    # whether the peer's FIN had come when a side was closed is a matter of microseconds
-    names = [name for name in _SAME_EACH_TIME if (name, record.state) != ("received_bytes", TcpState.CLOSE)]
+    closed = record.state is TcpState.CLOSE
+    names = [name for name in _SAME_EACH_TIME if not (closed and name in {"sent_bytes", "received_bytes"})]
     numbers = " ".join(f"{name}={record.values[name]}" for name in names if name in record.values)
     unused = " unused bytes are not zero" if any(record.unused) else ""
     told = f"{record.direction.name}/{record.state.name} {_tuple(record.tuple, owners)}"

@@ -168,12 +168,11 @@ BAD: dict[str, tuple[Make, str]] = {
 @pytest.mark.parametrize(("make", "words"), BAD.values(), ids=BAD)
 def test_a_bad_object(loader: ObjectLoader, good: bytes, tmp_path: Path, make: Make, words: str) -> None:
     path = make(tmp_path, good)
-    eventually(workers)
+    eventually(lambda: loader.pid in workers(), awaited="the loader's process at work")
     with nothing_left():
         with pytest.raises(TestbedError) as raised:
             load_objects(loader, [path])
-        (worker,) = eventually(workers)
-        assert kernel_objects(worker) == set()
+        assert kernel_objects(loader.pid) == set()
     error = raised.value
     assert words in error.why
     assert "\n" not in error.why
@@ -213,7 +212,7 @@ def test_what_fails_alone(
     loader: ObjectLoader, tmp_path: Path, text: str, license_text: str, reasons: list[str]
 ) -> None:
     path = source(text, head=HEAD + GPL.replace("GPL", license_text))(tmp_path, b"")
-    eventually(workers)
+    eventually(lambda: loader.pid in workers(), awaited="the loader's process at work")
     with nothing_left(), load_objects(loader, [path]) as loaded:
         assert isinstance(loaded, ProgramSet)
         assert loaded.programs == {}

@@ -33,8 +33,9 @@ def options(*paths: Path) -> list[str]:
 
 
 def test_the_top_says_what_the_set_contains(testbed_command: Run, objects: dict[str, Path]) -> None:
-    done = testbed_command("check", "-k", "enrols", *options(*objects.values()))
+    done = testbed_command("check", "-k", "exactly_four", "-n", "2", *options(*objects.values()))
     assert done.returncode == 0, done.stderr
+    assert counts(done.stdout) == {"passed": 3}
     assert f"object    {objects['sockops']}: sockops_prog" in done.stdout
     assert f"          {objects['connect']}: connect4_prog, connect6_prog" in done.stdout
     assert "era       main (Kmesh main), the newest of those that fit" in done.stdout
@@ -143,12 +144,6 @@ def test_an_object_named_twice(testbed_command: Run, objects: dict[str, Path]) -
     done = testbed_command("check", *options(objects["sockops"], objects["sockops"]))
     assert done.returncode == 2
     assert "it is named twice" in done.stderr
-
-
-def test_with_workers(testbed_command: Run, objects: dict[str, Path]) -> None:
-    done = testbed_command("check", "-k", "exactly_four", "-n", "2", *options(*objects.values()))
-    assert done.returncode == 0, done.stderr
-    assert counts(done.stdout) == {"passed": 3}
 
 
 def test_records_are_laid_out_as_the_object_says(testbed_command: Run, tmp_path: Path) -> None:

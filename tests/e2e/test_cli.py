@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -10,9 +11,13 @@ import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
+from testbed.check import Request, run_check
+from testbed.errors import UsageError
 from testbed.lab.wait import eventually
 from tests.conftest import ROOT, Run
 from tests.machine import cgroups_of
@@ -95,15 +100,23 @@ def test_a_verifier_rejection_is_one_message(testbed_command: Run, edited_checko
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("given", "message"),
     [
-        (("-k", "no_such_thing"), "there is none"),
-        (("-k", "(("), "it is no expression"),
-        (("--family", "v5"), "'v5' is no family: choose from v4,v6,mapped"),
-        (("-n", "many"), "'many' is neither a number nor auto"),
-        (("--junit", "/no/such/dir/x.xml"), "No such file or directory"),
-        (("--bogus",), "No such option"),
+        ({"expression": "no_such_thing"}, "there is none"),
+        ({"expression": "(("}, "it is no expression"),
+        ({"family": "v5"}, "'v5' is no family: choose from v4,v6,mapped"),
+        ({"workers": "many"}, "'many' is neither a number nor auto"),
+        ({"junit": Path("/no/such/dir/x.xml")}, "No such file or directory"),
     ],
+)
+def test_usage_errors_are_one_line(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        run_check(Request(**{"family": "v4", **given}), Console(file=io.StringIO()))
+    assert "\n" not in caught.value.why
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), [(("-k", "(("), "it is no expression"), (("--bogus",), "No such option")]
 )
 def test_usage_errors_are_2(testbed_command: Run, arguments: tuple[str, ...], message: str) -> None:
     done = testbed_command("check", *arguments)

@@ -7,6 +7,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from testbed.bpf.clang import compile_objects
 from testbed.data import data_dir
 from testbed.kmesh.reference import build_reference
@@ -26,6 +28,7 @@ def as_options(objects: list[Path]) -> list[str]:
     return [word for path in objects for word in ("--object", str(path))]
 
 
+@pytest.mark.long
 def test_the_whole_contract_has_the_same_stories(testbed_command: Run, tmp_path: Path) -> None:
     by_bcc = stories(testbed_command, tmp_path / "bcc.json")
     elf = as_options(build_reference(tmp_path / "o"))

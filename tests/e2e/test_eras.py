@@ -65,7 +65,12 @@ def counts(output: str) -> dict[str, int]:
     return {word: int(number) for number, word in words}
 
 
-@pytest.mark.parametrize("era", ERAS)
+LONG = {"v0.4.0", "v0.4.1", "v0.5.0", "v1.1"}  # each like one of the others
+
+
+@pytest.mark.parametrize(
+    "era", [pytest.param(era, marks=pytest.mark.long) if era in LONG else era for era in ERAS]
+)
 def test_it_keeps_the_contract(era_objects: Objects, testbed_command: Run, era: str) -> None:
     options = [word for path in era_objects[era] for word in ("--object", str(path))]
     if era == "v0.5.0":
