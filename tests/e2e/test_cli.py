@@ -77,7 +77,7 @@ def test_a_failed_scenario_is_1_and_tells_its_story(testbed_command: Run, edited
 
 def test_a_c_error_is_one_message(testbed_command: Run, edited_checkout: Edit) -> None:
     root = edited_checkout("sockops.c", "watch_state(skops);", "watch_state(skop);")
-    for arguments in (["check"], ["check", "-n", "2"]):
+    for arguments in (["check"], ["check", "-n", "1"]):
         done = testbed_command(*arguments, cwd=root)
         assert done.returncode == 3
         assert "cannot compile reference with bcc: use of undeclared identifier 'skop'" in done.stderr

@@ -63,6 +63,7 @@ def told_by(testbed_command: Run, folder: Path, file: str = "", old: str = "", n
     return dict(story)
 
 
+@pytest.mark.long
 def test_a_story_tells_what_another_program_does(testbed_command: Run, tmp_path: Path) -> None:
     """In a scenario that passes all the same, or fails for something else."""
     (tmp_path / "before").mkdir()

@@ -40,6 +40,7 @@ def run(command: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
+@pytest.mark.long
 def test_what_is_built_is_inspected_loaded_and_checked() -> None:
     """In this order: each command needs what the first has built."""
     assert ON_OBJECTS[0] == "./tb build -o build"
@@ -48,6 +49,7 @@ def test_what_is_built_is_inspected_loaded_and_checked() -> None:
         run(command)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command not in ON_OBJECTS])
 def test_a_command_works(command: str) -> None:
     done = run(command)
