@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from testbed.bpf.attach import attach
-from testbed.bpf.clang import compile_objects
-from testbed.bpf.elf_loader import load_objects
+from testbed.bpf.elf.clang import compile_objects
+from testbed.bpf.elf.loader import ObjectLoader
+from testbed.bpf.elf.program_sets import load_objects
 from testbed.bpf.kinds import MapType, Target
-from testbed.bpf.object_loader import ObjectLoader
 from testbed.bpf.program_set import ProgramSet
 from testbed.kmesh.reference import load_reference, reference_sources
 from testbed.lab.bench import Bench

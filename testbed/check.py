@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.text import Text
 
 import testbed
-from testbed.bpf.load_words import parse_inner_map, parse_tail_call
-from testbed.bpf.object_file import read_object
-from testbed.bpf.object_loader import LoadOptions, ObjectLoader
+from testbed.bpf.elf.file import read_object
+from testbed.bpf.elf.loader import LoadOptions, ObjectLoader
+from testbed.bpf.elf.words import parse_inner_map, parse_tail_call
 from testbed.errors import ExitCode, MachineError, UsageError, command
 from testbed.kmesh.profile import load_profile
 from testbed.kmesh.subject import load_subject

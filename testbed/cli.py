@@ -161,8 +161,8 @@ def load(
     inner_maps: InnerMaps = None,
 ) -> None:
     """Load ELF objects and say what the verifier says of each program."""
-    from testbed.bpf.load_words import parse_inner_map, parse_tail_call
-    from testbed.bpf.object_loader import LoadOptions
+    from testbed.bpf.elf.loader import LoadOptions
+    from testbed.bpf.elf.words import parse_inner_map, parse_tail_call
     from testbed.check import need_root
     from testbed.report.load import load_report
 

@@ -139,8 +139,8 @@ def _reference(made: _Examination) -> str:
 
 def _objects(made: _Examination) -> str:
     from testbed.bpf import libbpf
-    from testbed.bpf.elf_loader import load_objects
-    from testbed.bpf.object_loader import ObjectLoader
+    from testbed.bpf.elf.loader import ObjectLoader
+    from testbed.bpf.elf.program_sets import load_objects
     from testbed.kmesh.reference import build_reference
 
     folder = Path(made.stack.enter_context(TemporaryDirectory()))

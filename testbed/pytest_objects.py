@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from testbed.bpf.object_loader import ObjectLoader
+    from testbed.bpf.elf.loader import ObjectLoader
     from testbed.bpf.program_set import ProgramSet
     from testbed.kmesh.profile import Profile
     from testbed.kmesh.subject import Subject
@@ -83,7 +83,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def object_loader() -> Iterator[ObjectLoader]:
     """Loads ELF objects."""
-    from testbed.bpf.object_loader import ObjectLoader
+    from testbed.bpf.elf.loader import ObjectLoader
 
     with ObjectLoader() as made:
         yield made
@@ -92,8 +92,8 @@ def object_loader() -> Iterator[ObjectLoader]:
 @pytest.fixture(scope="session")
 def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     """The objects given with ``--object``, loaded once a run, and their profile."""
-    from testbed.bpf.load_words import parse_inner_map, parse_tail_call
-    from testbed.bpf.object_loader import LoadOptions
+    from testbed.bpf.elf.loader import LoadOptions
+    from testbed.bpf.elf.words import parse_inner_map, parse_tail_call
     from testbed.kmesh.subject import load_subject
 
     config = request.config
@@ -148,7 +148,7 @@ def sockops_program(
     """Loads objects of one's own as a set and attaches it to the lab: ``sockops_program("x.o")``.
 
     A path is looked for beside the test's file, then from the working directory. Keywords are those
-    of `testbed.bpf.object_loader.LoadOptions`. A program that is rejected fails the test.
+    of `testbed.bpf.elf.loader.LoadOptions`. A program that is rejected fails the test.
     """
     from testbed.lab.attached import attach_objects
 

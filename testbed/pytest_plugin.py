@@ -28,7 +28,7 @@ from testbed.kmesh.abi import Absent
 from testbed.report.about import SETUP_ERROR, STORY
 
 if TYPE_CHECKING:
-    from testbed.bpf.object_loader import ObjectLoader
+    from testbed.bpf.elf.loader import ObjectLoader
     from testbed.bpf.program_set import ProgramSet
     from testbed.kmesh.mesh import Mesh
     from testbed.kmesh.profile import Profile

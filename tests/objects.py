@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from testbed.bpf.layout import Value
 from testbed.bpf.libbpf import object_ids
+from testbed.bpf.types.layout import Value
 
 HEAD = """
 #include <stdbool.h>
@@ -263,7 +263,9 @@ def workers() -> list[int]:
     """The loaders' processes that this process has."""
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii").split()
     return [
-        int(each) for each in children if b"testbed.bpf.worker" in Path(f"/proc/{each}/cmdline").read_bytes()
+        int(each)
+        for each in children
+        if b"testbed.bpf.elf.worker" in Path(f"/proc/{each}/cmdline").read_bytes()
     ]
 
 

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from testbed.bpf import libbpf
-from testbed.bpf.btf import parse_btf
 from testbed.bpf.diagnostics import Captured, captured_stderr, compiler_digest
 from testbed.bpf.features import kernel_btf
 from testbed.bpf.headers import Headers, find_headers
 from testbed.bpf.kinds import ProgramKind
-from testbed.bpf.layout import Struct, Type
 from testbed.bpf.maps import Map
 from testbed.bpf.program_set import Program, ProgramSet
 from testbed.bpf.source import expand
+from testbed.bpf.types.btf import parse_btf
+from testbed.bpf.types.layout import Struct, Type
 from testbed.bpf.variables import MapVariables, Place
 from testbed.bpf.verifier import parse_verifier_log
 from testbed.errors import MachineError, ProgramError

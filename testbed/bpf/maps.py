@@ -8,7 +8,7 @@ from functools import cached_property
 
 from testbed.bpf import libbpf
 from testbed.bpf.kinds import MapType, map_type_name
-from testbed.bpf.layout import Type, Value
+from testbed.bpf.types.layout import Type, Value
 from testbed.errors import errno_name
 
 Types = tuple[Type | None, Type | None]

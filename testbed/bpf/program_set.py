@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from testbed.bpf.kinds import MapType, ProgramKind
-from testbed.bpf.layout import Type
 from testbed.bpf.maps import Map
+from testbed.bpf.types.layout import Type
 from testbed.bpf.variables import MapVariables, TypedVariables
 from testbed.closing import Closing
 from testbed.errors import ProgramError

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from testbed.bpf.layout import Type, Value
 from testbed.bpf.maps import Map
+from testbed.bpf.types.layout import Type, Value
 
 _PAGE = mmap.PAGESIZE
 

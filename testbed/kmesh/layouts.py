@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from testbed.bpf.layout import Struct, Type, Union
+from testbed.bpf.types.layout import Struct, Type, Union
 from testbed.kmesh.profile import RecordSpec
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from testbed.bpf.elf.info import MapInfo, ObjectInfo
 from testbed.bpf.kinds import ProgramKind
-from testbed.bpf.object_info import MapInfo, ObjectInfo
 from testbed.errors import UsageError
 from testbed.kmesh.profile import MapSpec, Profile, builtin_profiles
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from testbed.bpf.bcc_loader import SourceSet, load
-from testbed.bpf.clang import compile_objects
+from testbed.bpf.elf.clang import compile_objects
 from testbed.bpf.kinds import ProgramKind
 from testbed.bpf.program_set import ProgramSet
 from testbed.data import data_dir

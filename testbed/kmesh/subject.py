@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from testbed.bpf.elf_loader import load_objects
+from testbed.bpf.elf.info import ObjectInfo
+from testbed.bpf.elf.loader import LoadOptions, ObjectLoader
+from testbed.bpf.elf.program_sets import load_objects
 from testbed.bpf.kinds import ProgramKind, Target
-from testbed.bpf.object_info import ObjectInfo
-from testbed.bpf.object_loader import LoadOptions, ObjectLoader
 from testbed.bpf.program_set import ProgramSet
 from testbed.closing import Closing
 from testbed.errors import ProgramError

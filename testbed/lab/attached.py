@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from testbed.bpf.attach import Interface, attach
-from testbed.bpf.elf_loader import load_objects
+from testbed.bpf.elf.loader import LoadOptions, ObjectLoader
+from testbed.bpf.elf.program_sets import load_objects
 from testbed.bpf.kinds import MapType, Target
-from testbed.bpf.layout import Type, Value
 from testbed.bpf.libbpf import RingConsumer
 from testbed.bpf.maps import Map, TypedMap
-from testbed.bpf.object_loader import LoadOptions, ObjectLoader
 from testbed.bpf.program_set import Program, ProgramSet
+from testbed.bpf.types.layout import Type, Value
 from testbed.bpf.variables import TypedVariables
 from testbed.closing import Closing
 from testbed.errors import UsageError

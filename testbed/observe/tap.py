@@ -20,11 +20,11 @@ from typing import overload
 from testbed.bpf import libbpf
 from testbed.bpf.attach import attach
 from testbed.bpf.bcc_loader import SourceSet, load
-from testbed.bpf.clang import compile_objects
-from testbed.bpf.elf_loader import load_objects
+from testbed.bpf.elf.clang import compile_objects
+from testbed.bpf.elf.loader import ObjectLoader
+from testbed.bpf.elf.program_sets import load_objects
 from testbed.bpf.features import kernel_btf
 from testbed.bpf.kinds import ProgramKind
-from testbed.bpf.object_loader import ObjectLoader
 from testbed.bpf.probe import has_helper
 from testbed.bpf.program_set import ProgramSet
 from testbed.closing import Closing

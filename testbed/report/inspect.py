@@ -12,15 +12,15 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from testbed.bpf.btf import BtfError, Variable
+from testbed.bpf.elf.file import ObjectError, ObjectFile, license_of, read_object
+from testbed.bpf.elf.info import MapInfo, ObjectInfo, ProgramInfo
+from testbed.bpf.elf.loader import ObjectLoader
+from testbed.bpf.elf.needs import can_ask, needs_of
+from testbed.bpf.elf.symbols import sections_and_symbols
 from testbed.bpf.kinds import map_type_name
-from testbed.bpf.layout import Opaque
-from testbed.bpf.needs import can_ask, needs_of
-from testbed.bpf.object_file import ObjectError, ObjectFile, license_of, read_object
-from testbed.bpf.object_info import MapInfo, ObjectInfo, ProgramInfo
-from testbed.bpf.object_loader import ObjectLoader
-from testbed.bpf.object_symbols import sections_and_symbols
 from testbed.bpf.probe import program_type_name
+from testbed.bpf.types.btf import BtfError, Variable
+from testbed.bpf.types.layout import Opaque
 
 # BPF_F_… of BPF_MAP_CREATE by bit: include/uapi/linux/bpf.h (Linux 6.18)
 _FLAGS = (

@@ -9,12 +9,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from testbed.bpf.elf_loader import as_program_set, fill_tail_calls, named_programs
+from testbed.bpf.elf.file import read_object
+from testbed.bpf.elf.info import ObjectInfo
+from testbed.bpf.elf.loader import LoadOptions, ObjectLoader
+from testbed.bpf.elf.program_sets import as_program_set, fill_tail_calls, named_programs
+from testbed.bpf.elf.request import ObjectReply, ProgramReply
 from testbed.bpf.kinds import MapType
-from testbed.bpf.object_file import read_object
-from testbed.bpf.object_info import ObjectInfo
-from testbed.bpf.object_loader import LoadOptions, ObjectLoader
-from testbed.bpf.object_request import ObjectReply, ProgramReply
 from testbed.bpf.program_set import ProgramFailure, ProgramSet
 from testbed.bpf.verifier import processed_insns
 from testbed.errors import ExitCode, UsageError

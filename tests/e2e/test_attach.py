@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from testbed.bpf.attach import Interface, attach
-from testbed.bpf.elf_loader import load_objects
+from testbed.bpf.elf.loader import ObjectLoader
+from testbed.bpf.elf.program_sets import load_objects
 from testbed.bpf.kinds import ProgramKind, Target
-from testbed.bpf.object_loader import ObjectLoader
 from testbed.bpf.program_set import Program, ProgramSet
 from testbed.errors import ProgramError, UsageError
 from testbed.kernel.cgroup import cgroup_root
@@ -229,8 +229,8 @@ import signal, sys
 from contextlib import ExitStack
 from pathlib import Path
 from testbed.bpf.attach import attach
-from testbed.bpf.elf_loader import load_objects
-from testbed.bpf.object_loader import ObjectLoader
+from testbed.bpf.elf.program_sets import load_objects
+from testbed.bpf.elf.loader import ObjectLoader
 from testbed.lab.bench import Bench
 from testbed.lab.lab import Lab
 from testbed.lab.topology import load_topology

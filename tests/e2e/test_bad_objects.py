@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from elftools.elf.elffile import ELFFile
 
-from testbed.bpf.elf_loader import load_objects
-from testbed.bpf.object_loader import ObjectLoader
+from testbed.bpf.elf.loader import ObjectLoader
+from testbed.bpf.elf.program_sets import load_objects
 from testbed.bpf.program_set import ProgramSet
 from testbed.errors import TestbedError, UsageError
 from testbed.lab.wait import eventually
@@ -193,7 +193,7 @@ def test_an_object_that_is_named_twice(loader: ObjectLoader, good: bytes, tmp_pa
 
 def test_an_object_that_nobody_may_read(good: bytes, tmp_path: Path) -> None:
     path = written(good)(tmp_path, good)
-    text = f"from testbed.bpf.object_file import *; read_object(Path({str(path)!r}))"
+    text = f"from testbed.bpf.elf.file import *; read_object(Path({str(path)!r}))"
     command = [*NOBODY, sys.executable, "-c", text]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=20)
     assert f"ObjectError: read the object {path}: EACCES (Permission denied)" in done.stderr

@@ -6,8 +6,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from testbed.bpf.elf_loader import load_objects
-from testbed.bpf.object_loader import ObjectLoader
+from testbed.bpf.elf.loader import ObjectLoader
+from testbed.bpf.elf.program_sets import load_objects
 from tests.conftest import Run
 from tests.e2e.test_cli import NOBODY
 

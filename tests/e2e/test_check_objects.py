@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from testbed.bpf.clang import compile_object
+from testbed.bpf.elf.clang import compile_object
 from testbed.check import Request, run_check
 from testbed.data import data_dir
 from testbed.errors import ExitCode, TestbedError

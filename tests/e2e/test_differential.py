@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from testbed.bpf.clang import compile_objects
+from testbed.bpf.elf.clang import compile_objects
 from testbed.data import data_dir
 from testbed.kmesh.reference import build_reference
 from tests.conftest import Run

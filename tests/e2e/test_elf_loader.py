@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from testbed.bpf.attach import attach
-from testbed.bpf.elf_loader import load_objects
+from testbed.bpf.elf.file import ObjectError
+from testbed.bpf.elf.loader import LoadOptions, ObjectLoader
+from testbed.bpf.elf.program_sets import load_objects
 from testbed.bpf.kinds import MapType, ProgramKind
-from testbed.bpf.layout import Value
 from testbed.bpf.libbpf import possible_cpus
-from testbed.bpf.object_file import ObjectError
-from testbed.bpf.object_loader import LoadOptions, ObjectLoader
 from testbed.bpf.program_set import ProgramFailure, ProgramSet
+from testbed.bpf.types.layout import Value
 from testbed.errors import UsageError
 from testbed.lab.lab import Lab
 from testbed.lab.pair import Pair

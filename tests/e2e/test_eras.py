@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.bpf.object_loader import ObjectLoader
+from testbed.bpf.elf.loader import ObjectLoader
 from testbed.errors import UsageError
 from testbed.kmesh.abi import Absent, Direction
 from testbed.kmesh.mesh import Mesh

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from testbed.bpf.needs import helper_name
-from testbed.bpf.object_file import ObjectError
+from testbed.bpf.elf.file import ObjectError
+from testbed.bpf.elf.needs import helper_name
 from testbed.errors import ExitCode
 from testbed.report.inspect import inspect_objects
 from tests.conftest import Run

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from testbed.bpf.load_words import parse_inner_map, parse_tail_call
-from testbed.bpf.object_loader import LoadOptions
+from testbed.bpf.elf.loader import LoadOptions
+from testbed.bpf.elf.words import parse_inner_map, parse_tail_call
 from testbed.errors import ExitCode, UsageError
 from testbed.report.load import load_report
 from tests.conftest import Run

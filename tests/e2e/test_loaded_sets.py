@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from testbed.bpf import libbpf
-from testbed.bpf.elf_loader import load_objects
-from testbed.bpf.object_file import ObjectError
-from testbed.bpf.object_loader import LoadOptions, ObjectLoader
+from testbed.bpf.elf.file import ObjectError
+from testbed.bpf.elf.loader import LoadOptions, ObjectLoader
+from testbed.bpf.elf.program_sets import load_objects
 from testbed.errors import UsageError
 from testbed.lab.attached import attach_objects
 from testbed.lab.lab import Lab

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from elftools.elf.elffile import ELFFile
 
-from testbed.bpf.elf_loader import load_objects
-from testbed.bpf.object_loader import ObjectLoader
+from testbed.bpf.elf.loader import ObjectLoader
+from testbed.bpf.elf.program_sets import load_objects
 from testbed.errors import TestbedError
 from tests.conftest import ROOT
 from tests.objects import COUNTER, compiled, compiled_all, kernel_objects, nothing_left

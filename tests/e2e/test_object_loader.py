@@ -14,10 +14,10 @@ from types import FrameType
 
 import pytest
 
-from testbed.bpf.elf_loader import load_objects
+from testbed.bpf.elf.file import ObjectError, read_object
+from testbed.bpf.elf.loader import LoadOptions, ObjectLoader
+from testbed.bpf.elf.program_sets import load_objects
 from testbed.bpf.maps import Map
-from testbed.bpf.object_file import ObjectError, read_object
-from testbed.bpf.object_loader import LoadOptions, ObjectLoader
 from testbed.bpf.program_set import ProgramSet
 from testbed.errors import MachineError, ProgramError
 from testbed.kmesh.config import Config
@@ -143,8 +143,8 @@ def test_memory_is_that_of_all_maps_of_the_set(objects: dict[str, Path]) -> None
 HOLD = """
 import signal, sys
 from pathlib import Path
-from testbed.bpf.elf_loader import load_objects
-from testbed.bpf.object_loader import ObjectLoader
+from testbed.bpf.elf.program_sets import load_objects
+from testbed.bpf.elf.loader import ObjectLoader
 loader = ObjectLoader()
 loaded = load_objects(loader, [Path(sys.argv[1])])
 print("loaded", flush=True)

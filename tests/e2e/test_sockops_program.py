@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.bpf.clang import compile_object
+from testbed.bpf.elf.clang import compile_object
 from tests.e2e.test_plugin import pytest_in
 
 SOURCE = """

@@ -11,8 +11,8 @@ from functools import partial
 
 import pytest
 
-from testbed.bpf.btf import Btf, BtfError, parse_btf
-from testbed.bpf.layout import Compound
+from testbed.bpf.types.btf import Btf, BtfError, parse_btf
+from testbed.bpf.types.layout import Compound
 from tests.unit.test_dwarf import compiled, holds_plain
 
 

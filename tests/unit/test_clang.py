@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from elftools.elf.elffile import ELFFile
 
-from testbed.bpf.clang import compile_object, compile_objects
+from testbed.bpf.elf.clang import compile_object, compile_objects
 from testbed.errors import ExitCode, MachineError, ProgramError, UsageError
 
 Write = Callable[[str, str], Path]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from testbed.bpf.dwarf import struct_layouts
-from testbed.bpf.layout import Compound
+from testbed.bpf.types.dwarf import struct_layouts
+from testbed.bpf.types.layout import Compound
 from testbed.errors import ProgramError
 
 SOURCE = """

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbed.bpf.layout import (
+from testbed.bpf.types.layout import (
     Array,
     Enum,
     EnumValue,

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from testbed.bpf.elf.libbpf_object import create_map
+from testbed.bpf.elf.map_memory import available_memory, memory_of
 from testbed.bpf.kinds import MapType
 from testbed.bpf.libbpf import possible_cpus
-from testbed.bpf.libbpf_object import create_map
-from testbed.bpf.map_memory import available_memory, memory_of
 
 
 def accounted(fd: int) -> int:

@@ -8,12 +8,12 @@ from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
-from testbed.bpf.btf import Btf, Variable, parse_btf
+from testbed.bpf.elf.file import read_object
+from testbed.bpf.elf.request import MapReply, ObjectReply, ProgramReply
+from testbed.bpf.elf.symbols import sections_and_symbols
 from testbed.bpf.kinds import ProgramKind, kind_of, map_type_name
-from testbed.bpf.layout import Type
-from testbed.bpf.object_file import read_object
-from testbed.bpf.object_request import MapReply, ObjectReply, ProgramReply
-from testbed.bpf.object_symbols import sections_and_symbols
+from testbed.bpf.types.btf import Btf, Variable, parse_btf
+from testbed.bpf.types.layout import Type
 
 
 def section_of(internal_map: str) -> str:

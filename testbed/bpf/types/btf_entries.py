@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
-from testbed.bpf.btf_scalars import DEEPEST
+from testbed.bpf.types.scalars import DEEPEST
 from testbed.errors import ProgramError
 
 _MAGIC = 0xEB9F

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from testbed.bpf.object_request import PACKET, Request, send_packets
+from testbed.bpf.elf.request import PACKET, Request, send_packets
 from testbed.closing import Closing
 from testbed.errors import MachineError, TestbedError, errno_name
 from testbed.logs import save_log
@@ -20,7 +20,7 @@ from testbed.logs import save_log
 _FDS = 253
 _START = (
     "import sys; sys.path.insert(0, sys.argv[1]); "
-    "from testbed.bpf.worker import main; main(*map(int, sys.argv[2:]))"
+    "from testbed.bpf.elf.worker import main; main(*map(int, sys.argv[2:]))"
 )
 
 
@@ -42,7 +42,7 @@ class Worker(Closing):
         self.used = False
         with theirs, ExitStack() as undo:
             undo.callback(self.control.close)
-            package = Path(__file__).resolve().parents[2]
+            package = Path(__file__).resolve().parents[3]
             self._process = subprocess.Popen(
                 [
                     sys.executable,

@@ -1,7 +1,7 @@
 """The calls of libbpf.so.1 on ELF objects, typed. Used by the loader's own process only.
 
 libbpf trusts an object's BTF and relocations more than it should: a damaged one can make it crash.
-So nothing here is called in a process that would be missed (see `testbed.bpf.worker`).
+So nothing here is called in a process that would be missed (see `testbed.bpf.elf.worker`).
 """
 
 from __future__ import annotations

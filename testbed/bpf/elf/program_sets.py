@@ -9,16 +9,16 @@ from functools import cache, partial
 from pathlib import Path
 
 from testbed.bpf import libbpf
-from testbed.bpf.btf_entries import damaged
-from testbed.bpf.dwarf import struct_layouts
+from testbed.bpf.elf.file import ObjectError, ObjectFile, license_of, read_object
+from testbed.bpf.elf.info import ObjectInfo, section_of
+from testbed.bpf.elf.loader import LoadOptions, ObjectLoader, Reply
+from testbed.bpf.elf.request import ObjectReply, ProgramReply
 from testbed.bpf.kinds import MapType, kind_of
-from testbed.bpf.layout import Type
 from testbed.bpf.maps import Map
-from testbed.bpf.object_file import ObjectError, ObjectFile, license_of, read_object
-from testbed.bpf.object_info import ObjectInfo, section_of
-from testbed.bpf.object_loader import LoadOptions, ObjectLoader, Reply
-from testbed.bpf.object_request import ObjectReply, ProgramReply
 from testbed.bpf.program_set import Program, ProgramFailure, ProgramSet
+from testbed.bpf.types.btf_entries import damaged
+from testbed.bpf.types.dwarf import struct_layouts
+from testbed.bpf.types.layout import Type
 from testbed.bpf.variables import MapVariables, Place
 from testbed.bpf.verifier import parse_verifier_log
 from testbed.errors import UsageError, errno_name

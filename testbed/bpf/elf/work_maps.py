@@ -8,9 +8,9 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable
 
+from testbed.bpf.elf.libbpf_object import ObjectMap, create_map
+from testbed.bpf.elf.map_memory import memory_of
 from testbed.bpf.libbpf import map_info, possible_cpus
-from testbed.bpf.libbpf_object import ObjectMap, create_map
-from testbed.bpf.map_memory import memory_of
 
 OF_MAPS = {12, 13}  # ARRAY_OF_MAPS, HASH_OF_MAPS
 

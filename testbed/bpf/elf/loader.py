@@ -1,7 +1,7 @@
 """Loads ELF objects with libbpf, in a process of their own; what comes back is owned by descriptors.
 
 The objects of a set share maps by name (never their variables). A program that is rejected is
-reported and the rest is used. See `testbed.bpf.worker` for why another process does it.
+reported and the rest is used. See `testbed.bpf.elf.worker` for why another process does it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from testbed.bpf import libbpf
-from testbed.bpf.btf import Variable
-from testbed.bpf.map_memory import available_memory
-from testbed.bpf.object_file import ObjectError, ObjectFile, explain, read_object
-from testbed.bpf.object_info import ObjectInfo
-from testbed.bpf.object_request import ObjectReply, ObjectSpec, Request
-from testbed.bpf.object_worker import Ended, Worker, close_all
+from testbed.bpf.elf.file import ObjectError, ObjectFile, explain, read_object
+from testbed.bpf.elf.info import ObjectInfo
+from testbed.bpf.elf.map_memory import available_memory
+from testbed.bpf.elf.request import ObjectReply, ObjectSpec, Request
+from testbed.bpf.elf.worker_process import Ended, Worker, close_all
+from testbed.bpf.types.btf import Variable
 from testbed.closing import Closing
 from testbed.errors import MachineError, ProgramError, TestbedError, UsageError, errno_name
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from testbed.bpf.btf_scalars import (
+from testbed.bpf.types.scalars import (
     Enum,
     EnumValue,
     Float,

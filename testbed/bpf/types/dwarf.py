@@ -12,8 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from testbed.bpf.btf_scalars import DEEPEST
-from testbed.bpf.layout import (
+from testbed.bpf.types.layout import (
     Compound,
     Enum,
     Field,
@@ -28,6 +27,7 @@ from testbed.bpf.layout import (
     array_of,
     spelled,
 )
+from testbed.bpf.types.scalars import DEEPEST
 from testbed.errors import ProgramError, errno_name
 
 if TYPE_CHECKING:

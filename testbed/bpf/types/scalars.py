@@ -1,4 +1,4 @@
-"""C types without parts: numbers, enums, pointers, floats. `testbed.bpf.layout` has the others."""
+"""C types without parts: numbers, enums, pointers, floats. `testbed.bpf.types.layout` has the others."""
 
 from __future__ import annotations
 

@@ -8,13 +8,13 @@ import os
 import re
 from contextlib import ExitStack
 
-from testbed.bpf.libbpf_object import (
+from testbed.bpf.elf.libbpf_object import (
     ObjectMap,
     ObjectProgram,
     OpenObject,
 )
-from testbed.bpf.object_maps import OF_MAPS, make_inner, memory_taken, reuse
-from testbed.bpf.object_request import MapReply, ObjectReply, ObjectSpec, ProgramReply, Request
+from testbed.bpf.elf.request import MapReply, ObjectReply, ObjectSpec, ProgramReply, Request
+from testbed.bpf.elf.work_maps import OF_MAPS, make_inner, memory_taken, reuse
 
 _UNSPEC = 0
 # Type and attach type of sections that libbpf does not know: an author's own, such as xdp_auth, and

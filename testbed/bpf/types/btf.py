@@ -2,7 +2,7 @@
 
 Reads the little-endian blob of the section ``.BTF``, or what libbpf makes of it when it opens an
 object: only there is the offset of every variable filled in. Structs that only ring records use
-are not in it (see `testbed.bpf.dwarf`).
+are not in it (see `testbed.bpf.types.dwarf`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from testbed.bpf.btf_entries import QUALIFIERS, BtfError, Entries, Entry, Kind, damaged, parse_entries
-from testbed.bpf.btf_scalars import DEEPEST
-from testbed.bpf.layout import (
+from testbed.bpf.types.btf_entries import QUALIFIERS, BtfError, Entries, Entry, Kind, damaged, parse_entries
+from testbed.bpf.types.layout import (
     Compound,
     Enum,
     Field,
@@ -30,6 +29,7 @@ from testbed.bpf.layout import (
     array_of,
     spelled,
 )
+from testbed.bpf.types.scalars import DEEPEST
 
 __all__ = ["Btf", "BtfError", "Variable", "parse_btf"]
 

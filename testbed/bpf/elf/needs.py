@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from testbed.bpf import probe
-from testbed.bpf.btf_entries import Entries, Kind, damaged, parse_entries
+from testbed.bpf.elf.file import ObjectError
+from testbed.bpf.elf.info import ObjectInfo
 from testbed.bpf.features import BTF
 from testbed.bpf.kinds import MapType, ProgramKind, map_type_name
-from testbed.bpf.object_file import ObjectError
-from testbed.bpf.object_info import ObjectInfo
+from testbed.bpf.types.btf_entries import Entries, Kind, damaged, parse_entries
 from testbed.errors import TestbedError
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import re
 
-from testbed.bpf.btf import Variable
-from testbed.bpf.layout import Opaque
-from testbed.bpf.object_file import ObjectError, ObjectFile
+from testbed.bpf.elf.file import ObjectError, ObjectFile
+from testbed.bpf.types.btf import Variable
+from testbed.bpf.types.layout import Opaque
 
 _SECTIONS = re.compile(r"\.(bss|data|rodata)(\.|$)")
 _NO_BTF = "bytes (no BTF)"

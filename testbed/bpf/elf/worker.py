@@ -7,7 +7,7 @@ is lost with the worker: when it crashes, whoever asked says so and starts anoth
 Lifetimes: the worker ends when its control socket closes, with the process that started it, and at
 the latest when the deadline of what it is about is over.
 
-Messages are JSON in SOCK_SEQPACKET packets, described in `testbed.bpf.object_request`. Only the
+Messages are JSON in SOCK_SEQPACKET packets, described in `testbed.bpf.elf.request`. Only the
 standard library and the bare libbpf modules are imported here, and neither dataclasses nor pathlib:
 they take longer to import than all the rest.
 """
@@ -22,8 +22,8 @@ import signal
 import socket
 from contextlib import ExitStack
 
-from testbed.bpf.object_request import PACKET, ObjectReply, Request, send_packets
-from testbed.bpf.object_work import Stderr, load_set
+from testbed.bpf.elf.request import PACKET, ObjectReply, Request, send_packets
+from testbed.bpf.elf.work import Stderr, load_set
 
 _PR_SET_PDEATHSIG = 1
 _FDS = 250  # of the 253 that a message may have

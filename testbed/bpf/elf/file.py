@@ -8,7 +8,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from testbed.bpf.btf_entries import BtfError, parse_entries
+from testbed.bpf.types.btf_entries import BtfError, parse_entries
 from testbed.errors import ExitCode, ProgramError, errno_name
 
 _LARGEST = 256 << 20

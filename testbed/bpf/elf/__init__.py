@@ -1,0 +1,1 @@
+"""ELF objects: built, read, described, and loaded by libbpf in a process of its own."""
