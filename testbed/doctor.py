@@ -184,7 +184,7 @@ STEPS = (
     _Step("sockets", _sockets, ("lab",)),
     _Step("bcc", _bcc),
     _Step("headers", _headers),
-    _Step("tap", _tap, ("root", "BTF", "lab", "bcc", "headers")),
+    _Step("tap", _tap, ("root", "BTF", "lab")),
     _Step("programs", _reference, ("root", "BTF", "lab", "bcc", "headers")),
     _Step("objects", _objects, ("root", "BTF")),
     _Step("records", _records, ("sockets", "tap", "programs")),

@@ -176,6 +176,16 @@ def test_without_bcc(testbed_command: Run, tmp_path: Path) -> None:
     assert "apt-get install python3-bpfcc" in done.stderr
 
 
+def test_without_clang_the_tap_is_compiled_by_bcc(testbed_command: Run, tmp_path: Path) -> None:
+    done = testbed_command("check", "-k", "exactly_four", "--family", "v6", env={"PATH": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    done = testbed_command("build", "-o", str(tmp_path / "o"), env={"PATH": str(tmp_path)})
+    assert (done.returncode, done.stderr.splitlines()[0]) == (
+        3,
+        "testbed: cannot find clang: ENOENT (No such file or directory)",
+    )
+
+
 def test_the_unrelated_bcc_is_recognised(testbed_command: Run, tmp_path: Path) -> None:
     (tmp_path / "bcc.py").touch()
     done = testbed_command("check", env={"PYTHONPATH": str(tmp_path)})
