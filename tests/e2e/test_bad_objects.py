@@ -120,7 +120,7 @@ BAD: dict[str, tuple[Make, str]] = {
     "missing": (lambda folder, _: folder / "no.o", "ENOENT (No such file or directory)"),
     "no directory": (lambda *_: Path(__file__) / "x.o", "ENOTDIR (Not a directory)"),
     "loop": (loop, "ELOOP (Too many levels of symbolic links)"),
-    "null byte": (lambda folder, _: folder / "a\0b", "embedded null byte"),
+    "null byte": (lambda folder, _: folder / "a\0b", "embedded null"),
     "FIFO": (fifo, "it is no regular file"),
     "device": (lambda *_: Path("/dev/zero"), "it is no regular file"),
     "cut in the magic": (cut(3), "it is not an ELF file"),

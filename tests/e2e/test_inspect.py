@@ -90,7 +90,7 @@ def a_bit_of_everything(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def without_btf(folder: Path) -> Path:
     source = "#define SEC(name) __attribute__((section(name), used))\n__attribute__((used)) int level = 3;\n"
-    return compiled(source + 'SEC("so\\033ck") int p(void *c) { return level; }', folder / "plain.o")
+    return compiled(source + 'SEC("so\033ck") int p(void *c) { return level; }', folder / "plain.o")
 
 
 def printed(*paths: Path) -> list[str]:

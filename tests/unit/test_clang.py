@@ -77,7 +77,8 @@ def test_a_c_error_tells_the_line_and_leaves_the_older_object(
     assert (error.what, error.why) == ("compile broken.c", "use of undeclared identifier 'nowhere'")
     place, line, caret = error.details.splitlines()
     assert place == f"{source}:3:9:"
-    assert (line.strip(), line.index("nowhere")) == ("return nowhere;", caret.index("^"))
+    assert line.endswith("return nowhere;")  # clang 17 and later: behind its number
+    assert line.index("nowhere") == caret.index("^")
     assert error.fix.startswith("mend that line; all of the output is in ")
     log = Path(error.fix.rpartition(" is in ")[2])
     assert "1 error generated." in log.read_text(encoding="utf-8")
