@@ -36,9 +36,12 @@ def load_objects(
     if not paths:
         raise UsageError("load objects", "there is none")
     files = [read_object(path) for path in paths]
-    for number, path in enumerate(paths):
-        if path.resolve() in (other.resolve() for other in paths[:number]):
+    named: set[tuple[int, int]] = set()
+    for path in paths:
+        status = path.stat()
+        if (status.st_dev, status.st_ino) in named:
             raise UsageError(f"load {path}", "it is named twice: its programs would be attached twice")
+        named.add((status.st_dev, status.st_ino))
     with loader.load(files, options) as reply:
         return as_program_set(reply, files, options)
 
