@@ -175,9 +175,9 @@ class TypedMap:
 
     def items(self) -> list[tuple[Value, Value]]:
         """Keys with their values; a key that goes meanwhile is left out."""
-        found = [(key, self.map.get(key)) for key in self.map]
         if self.map.keys_only:
             raise ValueError(f"map {self.map.name}: only its keys can be read; walk it by `list`")
+        found = [(key, self.map.get(key)) for key in self.map]
         return [
             (_decoded(self.map.key_type, key), self._decode_value(data))
             for key, data in found

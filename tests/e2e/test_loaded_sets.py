@@ -14,6 +14,7 @@ from testbed.bpf.elf.program_sets import load_objects
 from testbed.errors import UsageError
 from testbed.lab.attached import attach_objects
 from testbed.lab.lab import Lab
+from testbed.lab.pair import Pair
 from tests.objects import TEXTS, compiled_all, nothing_left
 
 WIDE = '__u64 shared_name; SEC("sockops") int %s(struct bpf_sock_ops *s) { shared_name++; return 1; }'
@@ -119,9 +120,13 @@ def test_the_only_sk_msg_program_is_at_work_at_once(
 def test_the_keys_of_a_sockhash_are_all_there_is(
     loader: ObjectLoader, objects: dict[str, Path], lab: Lab
 ) -> None:
-    with attach_objects(loader, [objects["socks"]], lab) as mine:
+    with attach_objects(loader, [objects["socks"]], lab) as mine, Pair(lab).connect() as connection:
         assert 7 not in mine.maps["socks"]
-        assert list(mine.maps["socks"]) == []
+        mine.maps["socks"][7] = connection.client.fileno()
+        assert 7 in mine.maps["socks"]
+        assert list(mine.maps["socks"]) == [7]
+        with pytest.raises(ValueError, match="only its keys can be read; walk it by `list`"):
+            mine.maps["socks"].items()
         with pytest.raises(ValueError, match="the values of a sockhash cannot be read"):
             mine.maps["socks"].get(7)
         with pytest.raises(UsageError, match=r"find the map sock: the set has none.*\n.*maps: socks"):
@@ -136,6 +141,7 @@ def test_the_keys_of_a_sockhash_are_all_there_is(
         ({"only": "count"}, "read only: it is a text, not a tuple of names"),
         ({"onyl": ("count",)}, "unexpected keyword argument 'onyl'"),
         ({"skip": ("cuont",)}, "choose the program cuont: no object has it"),
+        ({"inner_maps": {"outre": (2, 4, 4, 1)}}, "describe the maps in outre: no object has a map"),
     ],
 )
 def test_options_that_are_none(

@@ -101,7 +101,7 @@ def _by_headers(data: bytes, said: str) -> str:
     except BtfError as error:
         return f"its BTF is damaged: {error.why}"
     except Exception as error:  # noqa: BLE001 (pyelftools raises what it stumbles over; all is damage)
-        return f"its ELF structure is damaged ({type(error).__name__}: {error or 'no more is known'})"
+        return _damage(error)
     return ""
 
 
@@ -128,6 +128,13 @@ def license_of(file: ObjectFile) -> str | None:
         section = ELFFile(io.BytesIO(file.data)).get_section_by_name("license")
         return None if section is None else section.data().rstrip(b"\0").decode(errors="backslashreplace")
     except Exception as error:
-        raise ObjectError(
-            f"read the object {file.path}", f"its ELF structure is damaged ({type(error).__name__}: {error})"
-        ) from error
+        raise elf_damage(file.path, error) from error
+
+
+def elf_damage(path: Path, error: Exception) -> ObjectError:
+    """For whatever pyelftools stumbled over: all of it is damage."""
+    return ObjectError(f"read the object {path}", _damage(error))
+
+
+def _damage(error: Exception) -> str:
+    return f"its ELF structure is damaged ({type(error).__name__}: {error or 'no more is known'})"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from testbed.bpf import probe
-from testbed.bpf.elf.file import ObjectError
+from testbed.bpf.elf.file import elf_damage
 from testbed.bpf.elf.info import ObjectInfo
 from testbed.bpf.features import BTF
 from testbed.bpf.kinds import MapType, ProgramKind, map_type_name
@@ -126,9 +126,8 @@ def needs_of(info: ObjectInfo, data: bytes) -> tuple[Need, ...]:
         code, names = _read(data)
     except TestbedError:
         raise
-    except Exception as error:  # pyelftools raises what it stumbles over; all is damage
-        why = f"its ELF structure is damaged ({type(error).__name__}: {error or 'no more is known'})"
-        raise ObjectError(f"read the object {info.path}", why) from error
+    except Exception as error:
+        raise elf_damage(info.path, error) from error
     reached = {each.name: code.reached(each.section, each.name) for each in info.programs}
     ask = can_ask()
     return (*_types(info, ask), *_helpers(info, reached, ask), *_of_kernel(info, reached, names))

@@ -173,6 +173,9 @@ def _plain(said: str, section: str) -> str:
 
 def _check_names(reply: Reply, options: LoadOptions) -> None:
     """A misspelt name would load nothing, or what was to be left out."""
+    maps = {each["name"] for described in reply.replies for each in described["maps"]}
+    for wrong in (name for name in options.inner_maps if name not in maps):
+        raise UsageError(f"describe the maps in {wrong}", "no object has a map of that name")
     names = {program["name"] for described in reply.replies for program in described["programs"]}
     for wrong in (name for name in (*options.only, *options.skip) if name not in names):
         raise UsageError(

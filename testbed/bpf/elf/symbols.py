@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 
-from testbed.bpf.elf.file import ObjectError, ObjectFile
+from testbed.bpf.elf.file import ObjectFile, elf_damage
 from testbed.bpf.types.btf import Variable
 from testbed.bpf.types.layout import Opaque
 
@@ -32,7 +32,6 @@ def sections_and_symbols(file: ObjectFile) -> tuple[dict[str, bytes], list[Varia
                 if symbol["st_info"]["type"] == "STT_OBJECT" and _SECTIONS.match(name):
                     kind = Opaque(_NO_BTF, size)
                     variables.append(Variable(symbol.name, name, symbol["st_value"], size, kind))
-    except Exception as error:  # pyelftools raises what it stumbles over; all is damage
-        why = f"its ELF structure is damaged ({type(error).__name__}: {error or 'no more is known'})"
-        raise ObjectError(f"read the object {file.path}", why) from error
+    except Exception as error:
+        raise elf_damage(file.path, error) from error
     return contents, variables
