@@ -54,6 +54,12 @@ int tap(struct bpf_sock_ops *skops)
 		READ_IP6(event->local_ip, skops->local_ip6);
 		READ_IP6(event->remote_ip, skops->remote_ip6);
 	}
+	event->bytes_acked = skops->bytes_acked;
+	event->bytes_received = skops->bytes_received;
+	event->srtt_us = skops->srtt_us;
+	event->rtt_min = skops->rtt_min;
+	event->total_retrans = skops->total_retrans;
+	event->lost_out = skops->lost_out;
 	tap_submit(event);
 	return 1;
 }

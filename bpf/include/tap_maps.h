@@ -19,9 +19,16 @@ struct tap_event {
 	__u32 unused;
 	__be32 local_ip[4]; /* IPv4: the first word */
 	__be32 remote_ip[4];
+	/* What the kernel has counted so far, of a full socket; 0 of a request. */
+	__u64 bytes_acked;
+	__u64 bytes_received;
+	__u32 srtt_us; /* times 8 */
+	__u32 rtt_min;
+	__u32 total_retrans;
+	__u32 lost_out;
 };
 
-_Static_assert(sizeof(struct tap_event) == 96, "user space reads 96 bytes");
+_Static_assert(sizeof(struct tap_event) == 128, "user space reads 128 bytes");
 
 #ifdef TESTBED_BCC
 

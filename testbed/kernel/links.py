@@ -22,7 +22,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 from testbed.errors import MachineError
-from testbed.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Message, encode, execute
+from testbed.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Message, encode, execute
 
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -33,9 +33,12 @@ READY_DEADLINE_S = 5.0
 _RTM_NEWLINK, _RTM_GETLINK = 16, 18
 _RTM_NEWADDR = 20
 _RTM_NEWROUTE, _RTM_GETROUTE = 24, 26
+_RTM_NEWNEIGH = 28
 _IFF_UP, _IFF_NOARP = 0x1, 0x80
 _IFA_F_NODAD = 0x02
 _IFLA_OPERSTATE, _OPERSTATE_UP = 16, 6
+_NUD_PERMANENT = 0x80
+_FOR_EVER = 0xFFFFFFFF
 _RT_TABLE_MAIN, _RTPROT_STATIC, _RTN_UNICAST, _RTN_LOCAL = 254, 4, 1, 2
 _FD_PLACE = 0x7E57FD00  # stands for a descriptor in a cached message
 
@@ -46,6 +49,7 @@ QUIET_SYSCTLS = {
     "net/ipv4/conf/default/rp_filter": "0",
     "net/ipv6/conf/default/accept_ra": "0",
     "net/ipv6/conf/default/addr_gen_mode": "1",
+    "net/ipv4/tcp_max_tw_buckets": "131072",  # the kernel goes by its table's size
 }
 
 
@@ -64,9 +68,10 @@ def _classes() -> dict[str, Callable[[], Any]]:
     # Importing pyroute2 takes longer than all the rest of a small command.
     from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
     from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+    from pyroute2.netlink.rtnl.ndmsg import ndmsg
     from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-    return {"link": ifinfmsg, "address": ifaddrmsg, "route": rtmsg}
+    return {"link": ifinfmsg, "address": ifaddrmsg, "route": rtmsg, "neighbour": ndmsg}
 
 
 def _family(address: Address) -> int:
@@ -132,8 +137,18 @@ def _flags(name: str, index: int, flags: int, change: int) -> Message:
 
 
 @lru_cache(maxsize=4096)
-def _address(end: End, interface: Interface) -> Message:
-    attributes = [("IFA_ADDRESS", str(interface.ip)), ("IFA_LOCAL", str(interface.ip))]
+def add_address(end: End, interface: Interface, *, preferred: bool = True) -> Message:
+    """Gives an end one address more; `await_ready` is next.
+
+    One that is not preferred is no source but of sockets that are bound to it. (Of IPv4 addresses in
+    one network the first is preferred, of IPv6 addresses the last.)
+    """
+    attributes: list[tuple[str, object]] = [
+        ("IFA_ADDRESS", str(interface.ip)),
+        ("IFA_LOCAL", str(interface.ip)),
+    ]
+    if not preferred:
+        attributes.append(("IFA_CACHEINFO", {"ifa_preferred": 0, "ifa_valid": _FOR_EVER}))
     return encode(
         f"add {interface} to {end.name}",
         _classes()["address"],
@@ -168,6 +183,23 @@ def _default_route(end: End, gateway: Address) -> Message:
 
 
 @lru_cache(maxsize=4096)
+def neighbour(end: End, address: Address, mac: str) -> Message:
+    """From now on what an end sends to a neighbour's address goes to that MAC."""
+    return encode(
+        f"set the neighbour {address} of {end.name} to {mac}",
+        _classes()["neighbour"],
+        _RTM_NEWNEIGH,
+        {
+            "family": _family(address),
+            "ifindex": end.index,
+            "state": _NUD_PERMANENT,
+            "attrs": [("NDA_DST", str(address)), ("NDA_LLADDR", mac)],
+        },
+        flags=NLM_F_CREATE | NLM_F_REPLACE,
+    )
+
+
+@lru_cache(maxsize=4096)
 def _get_link(end: End) -> Message:
     return encode(f"look at {end.name}", _classes()["link"], _RTM_GETLINK, {"index": end.index})
 
@@ -177,7 +209,7 @@ def bring_up(end: End, gateways: Sequence[Address] = ()) -> list[Message]:
     return [
         _flags("lo", LOOPBACK_INDEX, _IFF_UP, _IFF_UP),
         _flags(end.name, end.index, _IFF_UP, _IFF_UP),
-        *(_address(end, interface) for interface in end.addresses),
+        *(add_address(end, interface) for interface in end.addresses),
         *(_default_route(end, gateway) for gateway in gateways),
     ]
 

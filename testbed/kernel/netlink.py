@@ -17,6 +17,7 @@ from testbed.errors import MachineError, command, errno_name
 
 NLM_F_REQUEST = 0x01
 NLM_F_ACK = 0x04
+NLM_F_REPLACE = 0x100
 NLM_F_EXCL = 0x200
 NLM_F_CREATE = 0x400
 NLM_F_DUMP = 0x300
@@ -119,7 +120,10 @@ def execute(sock: socket.socket, messages: Sequence[Message]) -> list[bytes]:
 
 
 def dump(sock: socket.socket, message: bytes) -> list[bytes]:
-    """Sends one dump request; returns the payload of every message of the answer."""
+    """Sends one request; returns the payload of every message of the answer, up to its end or ACK.
+
+    `OSError` when the kernel refuses.
+    """
     sock.send(message)
     payloads: list[bytes] = []
     while True:
@@ -128,6 +132,6 @@ def dump(sock: socket.socket, message: bytes) -> list[bytes]:
                 # the end carries an error too: where nobody answers for the family, for example
                 code = -struct.unpack_from("=i", payload)[0] if len(payload) >= 4 else 0
                 if code > 0:
-                    raise OSError(code, f"netlink dump: {os.strerror(code)}")
+                    raise OSError(code, f"netlink: {os.strerror(code)}")
                 return payloads
             payloads.append(payload)

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from socket import AF_UNIX, SOCK_SEQPACKET, socketpair
@@ -88,13 +88,21 @@ class _Descriptor(Closing):
 class Namespace:
     """A network namespace with its broker. `netns_fd` keeps it alive; `close` lets go of both.
 
-    ``route`` is a NETLINK_ROUTE socket of the namespace.
+    ``route`` is a NETLINK_ROUTE socket of the namespace, ``let_go`` is `Spawner.let_go`.
     """
 
     def __init__(
-        self, name: str, control: Socket, pid: int, pidfd: _Descriptor, netns: _Descriptor, route: Socket
+        self,
+        name: str,
+        control: Socket,
+        pid: int,
+        pidfd: _Descriptor,
+        netns: _Descriptor,
+        route: Socket,
+        let_go: Callable[[Socket], None],
     ) -> None:
         self.name = name
+        self.let_go = let_go
         self.pid = pid
         self.netns_fd = netns.fd
         self.route = route
@@ -153,7 +161,7 @@ def _chunks(names: list[str], size: int) -> list[list[str]]:
     return [names[start : start + size] for start in range(0, len(names), size)]
 
 
-def _born(name: str, control: Socket, pidfd: _Descriptor) -> Namespace:
+def _born(name: str, control: Socket, pidfd: _Descriptor, let_go: Callable[[Socket], None]) -> Namespace:
     (code, *values), fds = _reply(control, f"the broker of {name}")
     if code:
         broker.close_all(fds)
@@ -161,7 +169,7 @@ def _born(name: str, control: Socket, pidfd: _Descriptor) -> Namespace:
             f"make the network namespace of {name}", f"{errno_name(code)}: {values[0]}", _NEEDED
         )
     netns, route = _Descriptor(fds[0]), Socket(fileno=fds[1])
-    return Namespace(name, control, int(values[0]), pidfd, netns, prepare(route))
+    return Namespace(name, control, int(values[0]), pidfd, netns, prepare(route), let_go)
 
 
 class Spawner(Closing):
@@ -194,7 +202,7 @@ class Spawner(Closing):
             for names in _chunks(list(cgroup_fds), _AT_ONCE):
                 controls, pidfds = self._fork(names, [cgroup_fds[name] for name in names], sysctls, undo)
                 for name, control, pidfd in zip(names, controls, pidfds, strict=True):
-                    made[name] = _born(name, control, pidfd)
+                    made[name] = _born(name, control, pidfd, self.let_go)
                     undo.callback(made[name].close)
             undo.pop_all()
         return made
@@ -217,6 +225,15 @@ class Spawner(Closing):
                 f"fork the brokers of {', '.join(names)}", f"{errno_name(code)}: {values[0]}", _NEEDED
             )
         return controls, pidfds
+
+    def let_go(self, sock: Socket) -> None:
+        """Closes a socket whose close() the kernel is slow with, in a process of its own.
+
+        A packet socket's takes 10 ms: ``packet_release`` waits until no CPU can be sending to it.
+        """
+        _send(self._control, "the spawner", ["let_go"], [sock.fileno()])
+        sock.close()
+        _reply(self._control, "the spawner")
 
     def close(self) -> None:
         """Ends the spawner, and with it every broker that is left."""

@@ -1,4 +1,4 @@
-"""The three families that a connection can have, and what a connection is called by."""
+"""The four families that a connection can have, and what a connection is called by."""
 
 from __future__ import annotations
 
@@ -17,16 +17,22 @@ class Family(Enum):
     V6 = "v6"
     MAPPED = "mapped"
     """An IPv4 client on an IPv6 listener that takes both (``::ffff:a.b.c.d``)."""
+    MAPPED_CLIENT = "mapped-client"
+    """An IPv6 client socket that connects to ``::ffff:a.b.c.d``, where an IPv4 listener is."""
 
     @property
     def client(self) -> socket.AddressFamily:
-        """The family of the client's socket, and of the addresses that the two have."""
-        return socket.AF_INET6 if self is Family.V6 else socket.AF_INET
+        """The family of the client's socket."""
+        return socket.AF_INET6 if self in {Family.V6, Family.MAPPED_CLIENT} else socket.AF_INET
 
     @property
     def listener(self) -> socket.AddressFamily:
         """The family of the server's sockets."""
-        return socket.AF_INET if self is Family.V4 else socket.AF_INET6
+        return socket.AF_INET6 if self in {Family.V6, Family.MAPPED} else socket.AF_INET
+
+    def as_client(self, address: Address) -> str:
+        """An address as the client's socket takes it: ``::ffff:a.b.c.d`` for an IPv6 one."""
+        return f"::ffff:{address}" if self is Family.MAPPED_CLIENT else str(address)
 
     @property
     def version(self) -> int:

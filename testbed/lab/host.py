@@ -2,95 +2,45 @@
 
 from __future__ import annotations
 
+import errno
+import ipaddress
 import os
-import signal
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from socket import (
     AF_INET,
     AF_INET6,
     AF_NETLINK,
     IPPROTO_IPV6,
     IPV6_V6ONLY,
+    MSG_FASTOPEN,
     SO_REUSEADDR,
+    SO_SNDTIMEO,
     SOCK_RAW,
     SOCK_STREAM,
     SOL_SOCKET,
 )
 from socket import socket as Socket
 
-from testbed.closing import Closing
-from testbed.errors import UsageError, WaitExpired
-from testbed.kernel.links import End
-from testbed.kernel.netlink import prepare
-from testbed.kernel.sockdiag import NETLINK_SOCK_DIAG, TcpSocket, tcp_sockets
+from testbed.errors import UsageError, errno_name
+from testbed.kernel.counters import counters
+from testbed.kernel.links import End, add_address, await_ready
+from testbed.kernel.netlink import execute, prepare
+from testbed.kernel.sockdiag import NETLINK_SOCK_DIAG, TcpSocket, destroy, tcp_sockets
+from testbed.kernel.sockstorage import socket_storages
 from testbed.kernel.spawner import Namespace
-from testbed.kernel.syscalls import pidfd_send_signal
+from testbed.lab.command import COMMAND_DEADLINE_S, Command, CommandFailed, Completed
 from testbed.lab.family import Address, unmapped
 from testbed.lab.wait import DEADLINE_S
 
+__all__ = ["BeforeConnect", "Command", "CommandFailed", "Completed", "Host"]
+
 _SO_NETNS_COOKIE = 71  # Linux 5.14; not in Python's socket module
-COMMAND_DEADLINE_S = 30.0
+_SO_COOKIE = 57  # Linux 4.12
 BeforeConnect = Callable[[Socket, Address, int], None]
 """Called with a client's socket and where it is about to connect to."""
-
-
-@dataclass(frozen=True)
-class Completed:
-    """A command that has ended: its exit code (negative: the signal), and what it wrote."""
-
-    argv: tuple[str, ...]
-    code: int
-    stdout: str
-    stderr: str
-
-
-class CommandFailed(AssertionError):
-    """A command that was expected to succeed ended with another code than 0."""
-
-
-class Command(Closing):
-    """A command that runs on a host. Leaving the ``with`` block kills what still runs."""
-
-    def __init__(self, argv: tuple[str, ...], status: Socket, pid: int, pidfd: int) -> None:
-        self.argv = argv
-        self.pid = pid
-        self._status = status
-        self._pidfd = pidfd
-        self._code: int | None = None
-        self._undo = ExitStack()
-        self._undo.callback(os.close, pidfd)
-        self._undo.callback(status.close)
-
-    def wait(self, deadline: float = COMMAND_DEADLINE_S) -> int:
-        """Waits for the end; returns the exit code (negative: the signal), again if asked again.
-
-        `WaitExpired` after ``deadline`` seconds.
-        """
-        if self._code is None:
-            self._status.settimeout(deadline)
-            try:
-                data = self._status.recv(64)
-            except TimeoutError as error:
-                raise WaitExpired(f"awaited for {deadline:g} s: the end of {' '.join(self.argv)}") from error
-            if not data:
-                raise WaitExpired(f"{' '.join(self.argv)}: its host is gone, and so is it")
-            self._code = int(data.strip(b"[]"))
-        return self._code
-
-    def send_signal(self, number: int) -> None:
-        """`ProcessLookupError` when it has ended."""
-        pidfd_send_signal(self._pidfd, number)
-
-    def kill(self) -> int:
-        """Kills it and waits; returns -9, or the code that it ended with before."""
-        with suppress(ProcessLookupError):
-            self.send_signal(signal.SIGKILL)
-        return self.wait()
-
-    def close(self) -> None:
-        self._undo.close()
 
 
 class Host:
@@ -104,6 +54,7 @@ class Host:
         self.before_connect: list[BeforeConnect] = []
         self._undo = ExitStack()
         self._diag: Socket | None = None
+        self.is_gone = False
         self.netns_cookie = self._netns_cookie()
 
     def __repr__(self) -> str:
@@ -157,18 +108,42 @@ class Host:
     def connect(self, address: Address | str, port: int, *, sock: Socket | None = None) -> Socket:
         """Connects a new socket, or the given one of this host; returns it connected.
 
-        `OSError` as from connect(), `TimeoutError` after the usual deadline. A socket that was
-        given stays open when it fails.
+        An IPv6 socket goes to ``::ffff:a.b.c.d`` where the address is IPv4. `OSError` as from
+        connect(), `TimeoutError` after the usual deadline. A socket that was given stays open when
+        it fails.
         """
-        family = AF_INET6 if ":" in str(address) else AF_INET
         with ExitStack() as undo:
-            client = sock or undo.enter_context(self.socket(family))
-            client.settimeout(DEADLINE_S)
-            for hook in self.before_connect:
-                hook(client, unmapped(str(address)), port)
-            client.connect((str(address), port))
+            client = sock or undo.enter_context(self.socket(_family_of(address)))
+            with _blocking(client):
+                client.connect(self._about_to_connect(client, address, port))
             undo.pop_all()
         return client
+
+    def begin_connect(self, address: Address | str, port: int, sock: Socket) -> None:
+        """Begins to connect a socket of this host, which no longer blocks from then on.
+
+        It is writable when that has ended; SO_ERROR then says how. `OSError` when it ends at once.
+        """
+        sock.setblocking(False)
+        code = sock.connect_ex(self._about_to_connect(sock, address, port))
+        if code not in {0, errno.EINPROGRESS}:
+            raise OSError(code, f"connect {self.name} to {address} port {port}: {errno_name(code)}")
+
+    def connect_with(self, data: bytes, address: Address | str, port: int, sock: Socket) -> int:
+        """Connects a socket of this host by sending: TCP Fast Open (``MSG_FASTOPEN``, RFC 7413).
+
+        Returns how much of the data is on its way: in the SYN where both hosts allow it (the sysctl
+        ``tcp_fastopen``), else behind the handshake. Errors as `connect`.
+        """
+        with _blocking(sock):
+            return sock.sendto(data, MSG_FASTOPEN, self._about_to_connect(sock, address, port))
+
+    def _about_to_connect(self, sock: Socket, address: Address | str, port: int) -> tuple[str, int]:
+        """Tells the hooks. Returns the address as connect() takes it."""
+        is_mapped = sock.family == AF_INET6 and _family_of(address) == AF_INET
+        for hook in self.before_connect:
+            hook(sock, unmapped(str(address)), port)
+        return (f"::ffff:{address}" if is_mapped else str(address)), port
 
     def spawn(
         self,
@@ -226,12 +201,69 @@ class Host:
         return done
 
     def tcp_sockets(self) -> list[TcpSocket]:
-        """The kernel's word on every TCP socket of this host, time-wait ones included."""
+        """The kernel's word on every TCP socket of this host, also in TIME_WAIT; none once it is gone."""
+        return [] if self.is_gone else tcp_sockets(self._socket_diag())
+
+    def _socket_diag(self) -> Socket:
         if self._diag is None:
             self._diag = prepare(self.socket(AF_NETLINK, SOCK_RAW, NETLINK_SOCK_DIAG))
             self._undo.callback(self._diag.close)
-        return tcp_sockets(self._diag)
+        return self._diag
+
+    def socket_storages(self, map_fd: int) -> dict[int, bytes]:
+        """The values of a SK_STORAGE map on this host's TCP sockets, by the sockets' cookies."""
+        return {} if self.is_gone else socket_storages(self._socket_diag(), map_fd)
+
+    def destroy(self, sock: Socket) -> None:
+        """Aborts a TCP socket of this host from outside, as ``ss --kill`` does.
+
+        `OSError`: EOPNOTSUPP where the kernel has no CONFIG_INET_DIAG_DESTROY.
+        """
+        cookie = int.from_bytes(sock.getsockopt(SOL_SOCKET, _SO_COOKIE, 8), "little")
+        for each in self.tcp_sockets():
+            if each.cookie == cookie:
+                destroy(self._socket_diag(), each)
+                return
+        raise UsageError(f"abort {sock!r}", f"{self.name} has no such TCP socket")
+
+    def add_address(self, interface: ipaddress.IPv4Interface | ipaddress.IPv6Interface) -> None:
+        """Gives its first interface one address more, for who binds to it; returns when it can be used.
+
+        Sockets that are not bound keep to the first address.
+        """
+        end = replace(self.ends[0], addresses=(*self.ends[0].addresses, interface))
+        execute(self.namespace.route, [add_address(self.ends[0], interface, preferred=False)])
+        await_ready(self.namespace.route, end)
+        self.ends[0] = end
+
+    def counters(self) -> dict[str, int]:
+        """What the kernel has counted in this namespace, by nstat's names."""
+        return counters(self.namespace.pid)
 
     def close(self) -> None:
+        """Lets go of its namespace and ends what runs on it. The lab bears that."""
+        self.is_gone = True
         self._undo.close()
         self.namespace.close()
+
+
+@contextmanager
+def _blocking(sock: Socket) -> Iterator[None]:
+    """A socket whose connect() blocks: one that was refused can be followed by another.
+
+    A socket with a timeout of Python's does not block to the kernel. There, a refusal is told by
+    SO_ERROR, and the next connect() is told once more that the one before came to nothing.
+    """
+    sock.settimeout(None)
+    sock.setsockopt(SOL_SOCKET, SO_SNDTIMEO, struct.pack("ll", int(DEADLINE_S), 0))
+    try:
+        yield
+    except BlockingIOError as error:  # EINPROGRESS
+        raise TimeoutError(f"connect(): no answer within {DEADLINE_S:g} s") from error
+    finally:
+        sock.setsockopt(SOL_SOCKET, SO_SNDTIMEO, struct.pack("ll", 0, 0))
+        sock.settimeout(DEADLINE_S)
+
+
+def _family_of(address: Address | str) -> int:
+    return AF_INET6 if ":" in str(address) else AF_INET

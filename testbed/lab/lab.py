@@ -102,7 +102,8 @@ class Lab(Closing):
         )
 
     def _moving(self) -> list[str]:
-        found = [(name, sock) for name, host in self.hosts.items() for sock in host.tcp_sockets()]
+        there = [(name, host) for name, host in self.hosts.items() if not host.is_gone]
+        found = [(name, sock) for name, host in there for sock in host.tcp_sockets()]
         moving = [f"{name}: {sock}" for name, sock in found if not sock.at_rest]
         present = {sock.cookie for _, sock in found if sock.is_whole}
         return moving + [what for witness in self.witnesses for what in witness.pending(present)]

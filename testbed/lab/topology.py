@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -77,12 +78,20 @@ def load_topology(name_or_path: str | Path) -> Topology:
         path = shipped / f"{name_or_path}.yaml"
     what = f"read the topology {path}"
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         names = ", ".join(sorted(file.stem for file in shipped.glob("*.yaml")))
         raise UsageError(what, "there is no such file", f"shipped ones: {names}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(what, str(error)) from error
+    return _parse(what, text)
+
+
+@lru_cache(maxsize=64)
+def _parse(what: str, text: str) -> Topology:
+    """Once for each text: it takes as long as a lab takes to come up."""
+    try:
+        content = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UsageError(what, " ".join(str(error).split()), "mend the YAML there") from error
     try:

@@ -6,122 +6,34 @@ which the program under test has set its flag: that is how the flag is proved.
 
 from __future__ import annotations
 
-import shutil
 import socket
-import struct
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import ExitStack
-from dataclasses import dataclass
-from enum import IntEnum, IntFlag
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import overload
 
 from testbed.bpf import libbpf
 from testbed.bpf.attach import attach
-from testbed.bpf.bcc_loader import SourceSet, load
-from testbed.bpf.elf.clang import compile_objects
+from testbed.bpf.bcc_loader import SourceSet
 from testbed.bpf.elf.loader import ObjectLoader
-from testbed.bpf.elf.program_sets import load_objects
 from testbed.bpf.features import kernel_btf
 from testbed.bpf.kinds import ProgramKind
+from testbed.bpf.own_program import load_own
 from testbed.bpf.probe import has_helper
 from testbed.bpf.program_set import ProgramSet
 from testbed.closing import Closing
 from testbed.data import data_dir
 from testbed.errors import EventsLost, UsageError
 from testbed.kernel.sockdiag import TcpState
-from testbed.lab.family import Address, endpoint, unmapped
 from testbed.lab.lab import Lab
+from testbed.observe.callbacks import Callback, CallbackFlag, Op, decode_callback
 
-_EVENT = struct.Struct("=3Q I3I 5I4x 16s16s")  # struct tap_event of bpf/include/tap_maps.h
 _GET_NETNS_COOKIE = 122  # enum bpf_func_id; in sockops programs since Linux 5.15
 
 
-class Op(IntEnum):
-    """Which callback: BPF_SOCK_OPS_… of ``include/uapi/linux/bpf.h``, without prefix and ``_CB``."""
-
-    VOID = 0
-    TIMEOUT_INIT = 1
-    RWND_INIT = 2
-    TCP_CONNECT = 3
-    ACTIVE_ESTABLISHED = 4
-    PASSIVE_ESTABLISHED = 5
-    NEEDS_ECN = 6
-    BASE_RTT = 7
-    RTO = 8
-    RETRANS = 9
-    STATE = 10
-    TCP_LISTEN = 11
-    RTT = 12
-    PARSE_HDR_OPT = 13
-    HDR_OPT_LEN = 14
-    WRITE_HDR_OPT = 15
-
-    @classmethod
-    def _missing_(cls, value: object) -> Op:
-        """A callback of a newer kernel: recorded all the same, as OP_<number>."""
-        other = int.__new__(cls, int(str(value)))
-        other._name_ = f"OP_{value}"
-        other._value_ = int(str(value))
-        return other
-
-
-class CallbackFlag(IntFlag):
-    """``bpf_sock_ops_cb_flags`` of a socket: which optional callbacks it has."""
-
-    RTO = 1
-    RETRANS = 2
-    STATE = 4
-    RTT = 8
-    PARSE_ALL_HDR_OPT = 16
-    PARSE_UNKNOWN_HDR_OPT = 32
-    WRITE_HDR_OPT = 64
-
-
-@dataclass(frozen=True)
-class Callback:
-    """One callback. ``time_ns`` is CLOCK_MONOTONIC; ports in host order; mapped addresses are IPv4.
-
-    ``family`` is the socket's own (AF_INET6 for a v4-mapped one); ``host`` the host whose socket it
-    is (None before Linux 5.15). ``flags`` are those that the socket had after the programs below.
-    """
-
-    time_ns: int
-    cookie: int
-    host: str | None
-    op: Op
-    args: tuple[int, int, int]
-    family: int
-    state: TcpState
-    flags: CallbackFlag
-    local: Address
-    local_port: int
-    remote: Address
-    remote_port: int
-
-    @property
-    def change(self) -> tuple[TcpState, TcpState]:
-        """Of a STATE callback: the state before and after."""
-        return TcpState(self.args[0]), TcpState(self.args[1])
-
-    def __str__(self) -> str:
-        ends = f"{endpoint(self.local, self.local_port)} – {endpoint(self.remote, self.remote_port)}"
-        detail = f" {' → '.join(state.name for state in self.change)}" if self.op is Op.STATE else ""
-        flags = f" flags={'|'.join(flag.name or '?' for flag in self.flags)}" if self.flags else ""
-        return f"{self.host or '?':<8} {self.op.name}{detail} {ends} cookie={self.cookie}{flags}"
-
-
-def _address(family: int, data: bytes) -> Address:
-    size = 4 if family == socket.AF_INET else 16
-    return unmapped(socket.inet_ntop(family, data[:size]))
-
-
-def _load_tap(loader: ObjectLoader | None) -> ProgramSet:
-    """By clang and libbpf, which takes a quarter of the time; by bcc where there is no clang."""
+def _sources() -> SourceSet:
     bpf = data_dir("bpf")
     has_cookie = has_helper(ProgramKind.SOCKOPS.prog_type, _GET_NETNS_COOKIE)
-    sources = SourceSet(
+    return SourceSet(
         name="tap",
         sources=(bpf / "tap.c",),
         include=(bpf / "include",),
@@ -129,16 +41,6 @@ def _load_tap(loader: ObjectLoader | None) -> ProgramSet:
         maps=("tap_events", "tap_lost"),
         defines=("HAVE_NETNS_COOKIE",) if has_cookie else (),
     )
-    if shutil.which("clang") is None:
-        return load(sources)
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory()))
-        objects = compile_objects(sources.sources, sources.include, folder, sources.defines)
-        made = load_objects(loader or stack.enter_context(ObjectLoader()), objects)
-    for failure in made.failures:
-        made.close()
-        raise failure.error()
-    return made
 
 
 class TapProgram(Closing):
@@ -147,7 +49,7 @@ class TapProgram(Closing):
     def __init__(self, loader: ObjectLoader | None = None) -> None:
         """``loader`` is one that is there already."""
         kernel_btf()
-        self._set: ProgramSet = _load_tap(loader)
+        self._set: ProgramSet = load_own(_sources(), loader)
 
     def tap(self, lab: Lab) -> Tap:
         """Records the callbacks of a lab until the tap is closed. `UsageError` while another is open."""
@@ -197,31 +99,9 @@ class Tap(Sequence[Callback], Closing):
     def _take_in(self) -> None:
         self._ring.consume()
         while self._raw:
-            self._add(self._raw.pop(0))
-
-    def _add(self, data: bytes) -> None:
-        (time_ns, cookie, netns, op, *args, family, state, flags, local_port, remote_port, local, remote) = (
-            _EVENT.unpack(data)
-        )
-        host = self._lab.host_of_cookie(netns) if netns else None
-        if netns and host is None:
-            return  # of a lab that this process had before
-        self._callbacks.append(
-            Callback(
-                time_ns,
-                cookie,
-                host,
-                Op(op),
-                (args[0], args[1], args[2]),
-                family,
-                TcpState(state),
-                CallbackFlag(flags),
-                _address(family, local),
-                local_port,
-                _address(family, remote),
-                remote_port,
-            )
-        )
+            made = decode_callback(self._raw.pop(0), self._lab.host_of_cookie)
+            if made is not None:
+                self._callbacks.append(made)
 
     def read(self) -> None:
         """Takes in what has come."""
@@ -254,8 +134,8 @@ class Tap(Sequence[Callback], Closing):
             if cookie not in present and not (each.op is Op.STATE and each.change[1] is TcpState.CLOSE)
         ]
 
-    def story(self) -> str:
-        """The callbacks so far, a line each, with the time since the first in microseconds."""
+    def story(self, which: Callable[[Callback], bool] | None = None) -> str:
+        """The callbacks so far, or ``which`` of them: a line each, with the microseconds since the first."""
         lost = 0
         if not self._closed:
             self._take_in()
@@ -263,7 +143,8 @@ class Tap(Sequence[Callback], Closing):
         if not self._callbacks:
             return "callbacks that fired: none"
         start = self._callbacks[0].time_ns
-        lines = [f"    {(each.time_ns - start) / 1000:>9.1f} µs  {each}" for each in self._callbacks]
+        told = [each for each in self._callbacks if which is None or which(each)]
+        lines = [f"    {(each.time_ns - start) / 1000:>9.1f} µs  {each}" for each in told]
         title = "callbacks that fired" + (f" (and {lost} that were lost: the ring was full)" if lost else "")
         return "\n".join([f"{title}:", *lines])
 

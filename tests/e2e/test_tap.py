@@ -12,7 +12,8 @@ from testbed.lab.family import Family
 from testbed.lab.lab import Lab
 from testbed.lab.pair import Pair
 from testbed.lab.topology import load_topology
-from testbed.observe.tap import CallbackFlag, Op, Tap, TapProgram, socket_cookie
+from testbed.observe.callbacks import CallbackFlag, Op
+from testbed.observe.tap import Tap, TapProgram, socket_cookie
 
 
 def test_callbacks_of_a_connection(pair: Pair, tap: Tap) -> None:
@@ -68,7 +69,7 @@ def test_a_callback_of_a_newer_kernel_has_a_number() -> None:
 
 
 def test_a_full_ring_is_an_error(pair: Pair, tap: Tap) -> None:
-    """1 MiB holds about 10,000 callbacks; nobody reads while more than that come."""
+    """1 MiB holds about 7,700 callbacks; nobody reads while more than that come."""
     with pair.listen() as listener:
         for _ in range(1300):
             pair.connect(listener=listener).close()
