@@ -26,7 +26,7 @@ from testbed.kmesh.profile import load_profile
 from testbed.kmesh.subject import load_subject
 from testbed.pytest_plugin import parse_families
 from testbed.report.results import Collector, in_order, short_name
-from testbed.report.table import print_failures, print_skips, summary, verdict_table
+from testbed.report.table import print_failures, print_skips, print_violations, summary, verdict_table
 
 _PRINTED_NAME = re.compile(r"(\w+)::([\w\[\]-]+)")
 SCENARIOS = Path(__file__).resolve().parent / "kmesh" / "scenarios"
@@ -146,6 +146,7 @@ def run_check(request: Request, console: Console) -> ExitCode:
     results = in_order(collector.results)
     console.print(verdict_table(results, families))
     print_failures(console, results)
+    print_violations(console, results)
     print_skips(console, results)
     console.print()
     facts = f"testbed {testbed.__version__} · {origin} · {_machine()}"

@@ -25,12 +25,13 @@ import pytest
 
 from testbed.errors import TestbedError
 from testbed.kmesh.abi import Absent
-from testbed.report.about import SETUP_ERROR, STORY
+from testbed.report.about import SETUP_ERROR, STORY, VIOLATED
 
 if TYPE_CHECKING:
     from testbed.bpf.elf.loader import ObjectLoader
     from testbed.bpf.program_set import ProgramSet
     from testbed.kmesh.mesh import Mesh
+    from testbed.kmesh.oracle.oracle import Oracle
     from testbed.kmesh.profile import Profile
     from testbed.lab.bench import Bench
     from testbed.lab.family import Family
@@ -39,7 +40,9 @@ if TYPE_CHECKING:
     from testbed.observe.tap import Tap, TapProgram
 
 _OURS = {str(Path(__file__).resolve().parent), str(Path(pytest.__file__).parent.parent)}
-FAMILIES = ("v4", "v6", "mapped")
+FAMILIES = ("v4", "v6", "mapped", "mapped-client")
+
+_ORACLE: pytest.StashKey[Oracle] = pytest.StashKey()
 
 
 def parse_families(text: str) -> tuple[str, ...]:
@@ -98,9 +101,12 @@ def pytest_runtest_setup() -> Generator[None, None, None]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_call() -> Generator[None, None, None]:
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     with _skipping_what_is_absent():
         yield
+        oracle = item.stash.get(_ORACLE, None)
+        if oracle is not None:
+            oracle.check()
 
 
 def _asked_for(caught: pytest.ExceptionInfo[BaseException]) -> str:
@@ -120,6 +126,9 @@ def pytest_runtest_makereport(
         report.user_properties.append((SETUP_ERROR, json.dumps([error.exit_code, *error.args])))
     elif report.failed and call.excinfo is not None and isinstance(error, TestbedError):
         report.longrepr = f"{_asked_for(call.excinfo)}{error}"
+    elif report.failed and isinstance(kinds := getattr(error, "kinds", None), tuple):
+        report.longrepr = str(error)
+        report.user_properties.append((VIOLATED, json.dumps(kinds)))
     elif report.failed and error is not None:
         tap = getattr(item, "funcargs", {}).get("tap")
         if tap is not None and "callbacks that fired" not in str(error):
@@ -179,21 +188,39 @@ def pair(lab: Lab, tap: Tap, family: Family) -> Pair:  # noqa: ARG001 (the tap t
     return Pair(lab, family)
 
 
+@pytest.fixture(scope="session")
+def history(bench: Bench, program_set: ProgramSet, profile: Profile) -> None:
+    """Connections before the first of the tests: from then on every byte of the rings has been used.
+
+    Ring memory is not zeroed: a field that a program forgets to write shows one of these.
+    """
+    from testbed.kmesh.history import make_history
+
+    make_history(bench, program_set, profile)
+
+
 @pytest.fixture
 def mesh(
     request: pytest.FixtureRequest,
     program_set: ProgramSet,
     profile: Profile,
+    history: None,  # noqa: ARG001 (it has happened)
     lab: Lab,
     tap: Tap,
 ) -> Iterator[Mesh]:
-    """The program set at work in the lab. What it logged and the test did not clear fails the test."""
+    """The program set at work in the lab, and under the eyes of the oracle.
+
+    When the test has ended, everything that happened is held against the contract. What the program
+    logged and the test did not clear fails the test too.
+    """
     from testbed.kmesh.mesh import Mesh
+    from testbed.kmesh.oracle.oracle import Oracle
     from testbed.lab.family import Family
 
     if "family" in request.fixturenames and request.getfixturevalue("family") is Family.V6:
         profile.require("ipv6")
     with Mesh(program_set, lab, profile) as made:
+        request.node.stash[_ORACLE] = Oracle(made, tap)
         yield made
         complaints = made.complaints()
         if request.config.getoption("--stories"):

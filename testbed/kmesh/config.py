@@ -7,6 +7,7 @@ from collections.abc import MutableMapping
 
 from testbed.bpf.maps import Map
 from testbed.kmesh.abi import Absent
+from testbed.kmesh.oracle.ledger import Configured, Ledger
 from testbed.kmesh.profile import Profile, Setting
 from testbed.lab.family import Address
 
@@ -22,11 +23,16 @@ class Config:
     """
 
     def __init__(
-        self, profile: Profile, variables: MutableMapping[str, bytes], config_map: Map | None
+        self,
+        profile: Profile,
+        variables: MutableMapping[str, bytes],
+        config_map: Map | None,
+        ledger: Ledger | None = None,
     ) -> None:
         self._profile = profile
         self._variables = variables
         self._map = config_map
+        self._ledger = ledger or Ledger()
 
     def __repr__(self) -> str:
         names = [name for name in ("node_ip", "pod_gateway", "monitoring", "log_level") if self._has(name)]
@@ -88,7 +94,8 @@ class Config:
         return ipaddress.ip_address(value if any(value[:12]) else value[12:])
 
     def _set_address(self, name: Setting, address: Address | None) -> None:
-        self._set(name, _NONE if address is None else address.packed.rjust(16, b"\0"))
+        with self._ledger.entry(Configured(name, address)):
+            self._set(name, _NONE if address is None else address.packed.rjust(16, b"\0"))
 
     @property
     def node_ip(self) -> Address | None:
@@ -112,7 +119,8 @@ class Config:
 
     @monitoring.setter
     def monitoring(self, on: bool) -> None:
-        self._set("monitoring", int(on).to_bytes(4, "little"))
+        with self._ledger.entry(Configured("monitoring", on)):
+            self._set("monitoring", int(on).to_bytes(4, "little"))
 
     @property
     def log_level(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -62,10 +63,14 @@ class Layout:
         offset, size = self.fields[name]
         data[offset : offset + size] = value if isinstance(value, bytes) else value.to_bytes(size, "little")
 
-    def unused(self, data: bytes, used: Mapping[str, int]) -> bytes:
-        """The bytes that no field covers; of the fields in ``used`` only so many count as covered."""
+    def unused(self, data: bytes, used: Mapping[str, int]) -> dict[int, bytes]:
+        """The bytes that no field covers, by their offset: every gap that there is.
+
+        Of the fields in ``used`` only so many bytes count as covered.
+        """
         covered = bytearray(len(data))
         for name, (offset, size) in self.fields.items():
             count = used.get(name, size)
             covered[offset : offset + count] = b"\x01" * count
-        return bytes(byte for byte, taken in zip(data, covered, strict=True) if not taken)
+        gaps = re.finditer(rb"\x00+", covered)
+        return {gap.start(): data[gap.start() : gap.end()] for gap in gaps}

@@ -18,6 +18,7 @@ from testbed.closing import Closing
 from testbed.errors import UsageError
 from testbed.kmesh.abi import Absent, Direction, Verdict
 from testbed.kmesh.config import Config
+from testbed.kmesh.oracle.ledger import Connecting, Ledger
 from testbed.kmesh.profile import Profile, Role, load_profile
 from testbed.kmesh.records import (
     AccessRecord,
@@ -34,6 +35,7 @@ from testbed.lab.family import Address, ConnTuple, Family
 from testbed.lab.host import Host
 from testbed.lab.lab import Lab
 from testbed.lab.wait import DEADLINE_S, Awaited
+from testbed.observe.tap import socket_cookie
 
 T = TypeVar("T")
 _ROLES: dict[str, Role] = {
@@ -55,6 +57,7 @@ class Mesh(Closing):
     by sockets, ``sockhash`` is a set of tuples (local to remote), ``observed``, ``auth_requests``
     and ``log`` are streams of records (``access_log`` in v0.4.0), ``config`` has the program's
     settings. `Absent` says so where the era (``profile``) or the set does not have one of these.
+    ``ledger`` is what user space did through all of them.
     """
 
     managed: ManagedSet
@@ -76,14 +79,21 @@ class Mesh(Closing):
         self.lab = lab
         self.profile = profile or load_profile("main")
         self.programs = program_set
+        self.ledger = Ledger()
         self._judged = 0
         with ExitStack() as stack:
             program_set.in_use = True
             stack.callback(setattr, program_set, "in_use", False)
-            self._roles = Roles(program_set, self.profile, stack)
+            for host in lab.hosts.values():
+                host.before_connect.append(self._note_connect)
+                stack.callback(host.before_connect.remove, self._note_connect)
+            self._roles = Roles(program_set, self.profile, self.ledger, stack)
             self._set_collections()
-            self.config = Config(self.profile, program_set.variables, self._roles.map_of("config"))
+            self.config = Config(
+                self.profile, program_set.variables, self._roles.map_of("config"), self.ledger
+            )
             self._reset()
+            self.since_ns = time.monotonic_ns()
             self._attach(stack)
             self._undo = stack.pop_all()
 
@@ -111,6 +121,10 @@ class Mesh(Closing):
     def has(self, kind: ProgramKind) -> bool:
         """Whether the set has a program of that kind."""
         return bool(self.programs.of_kind(kind))
+
+    def _note_connect(self, sock: socket.socket, address: Address, port: int) -> None:
+        with self.ledger.entry(Connecting(socket_cookie(sock), (address, port))):
+            pass
 
     def _before_connect(self, sock: socket.socket, address: Address, port: int) -> None:
         """Where the set has no connect hook, the test makes the client's storage in its place."""

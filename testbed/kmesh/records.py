@@ -6,6 +6,7 @@ Where their fields are is the profile's word (`testbed.kmesh.layouts`).
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -70,6 +71,12 @@ def _sized(data: bytes, size: int, what: str) -> bytes:
     return data
 
 
+def stale(gaps: Mapping[int, bytes]) -> str:
+    """Which bytes of a record's gaps are not zero: ``40–43 d0130100, 90 01``."""
+    told = [(offset, data) for offset, data in gaps.items() if any(data)]
+    return ", ".join(f"{offset}–{offset + len(data) - 1} {data.hex()}" for offset, data in told)
+
+
 def _used(connection: ConnTuple) -> int:
     """How many of a tuple's 36 bytes hold something."""
     return 2 * len(connection.src.packed) + 4
@@ -81,8 +88,12 @@ class AuthRequest:
 
     tuple: ConnTuple
     raw: bytes = field(repr=False, compare=False)
-    unused: bytes = field(repr=False, compare=False)
-    """The bytes that hold nothing: zero in a record that was zeroed before it was filled."""
+    gaps: dict[int, bytes] = field(repr=False, compare=False)
+
+    @property
+    def unused(self) -> bytes:
+        """The bytes that hold nothing: zero in a record that was zeroed before it was filled."""
+        return b"".join(self.gaps.values())
 
     def __str__(self) -> str:
         return str(self.tuple)
@@ -93,6 +104,11 @@ class AuthRequest:
         version = _version(layout.number(data, "type"), data)
         connection = decode_tuple(layout.part(data, "tuple"), ports, version)
         return cls(connection, data, layout.unused(data, {"tuple": _used(connection)}))
+
+    @property
+    def stale(self) -> str:
+        """Which of the unused bytes are not zero, in words; empty where all are."""
+        return stale(self.gaps)
 
 
 @dataclass(frozen=True)
@@ -162,8 +178,16 @@ class ObserveRecord:
     @property
     def unused(self) -> bytes:
         """The bytes that hold nothing: zero in a record that was zeroed before it was filled."""
-        destination = 0 if self.destination is None else len(self.tuple.dst.packed) + 2
+        return b"".join(self._unused().values())
+
+    def _unused(self) -> dict[int, bytes]:
+        destination = len(self.tuple.dst.packed) + 2
         return self.layout.unused(self.raw, {"tuple": _used(self.tuple), "orig_dst": destination})
+
+    @property
+    def stale(self) -> str:
+        """Which bytes that hold nothing are not zero, in words; empty where all are."""
+        return stale(self._unused())
 
     @property
     def event(self) -> Event:
@@ -202,9 +226,9 @@ class AccessRecord:
 
 
 def _decode_destination(data: bytes, version: int, ports: PortOrder) -> Destination | None:
-    if not any(data):
-        return None
     size = 4 if version == 4 else 16
+    if not any(data[: size + 2]):
+        return None
     return ipaddress.ip_address(data[:size]), int.from_bytes(data[size : size + 2], ports)
 
 

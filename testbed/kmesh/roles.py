@@ -10,6 +10,7 @@ from testbed.bpf.maps import Map
 from testbed.bpf.program_set import ProgramSet
 from testbed.kmesh.abi import Absent
 from testbed.kmesh.layouts import Layout
+from testbed.kmesh.oracle.ledger import Ledger
 from testbed.kmesh.profile import Profile, RecordSpec, Role
 from testbed.kmesh.records import AccessRecord, AuthRequest, LogEvent, ObserveRecord
 from testbed.kmesh.views import ManagedSet, SockhashKeys, StorageMap, Stream, VerdictMap
@@ -23,9 +24,12 @@ class Roles:
     Ring consumers close with ``stack``.
     """
 
-    def __init__(self, program_set: ProgramSet, profile: Profile, stack: ExitStack) -> None:
+    def __init__(
+        self, program_set: ProgramSet, profile: Profile, ledger: Ledger, stack: ExitStack
+    ) -> None:
         self._set = program_set
         self._profile = profile
+        self._ledger = ledger
         self.observed = self._open("observe", self._observe_decoder(), stack)
         self.auth_requests = self._open("auth_requests", self._auth_decoder(), stack)
         self.log = self._open("log", LogEvent.decode, stack)
@@ -82,11 +86,12 @@ class Roles:
 
     def managed(self, cookies: Iterable[int]) -> ManagedSet:
         by_value = self._profile.managed.by == "value"
-        return ManagedSet(self.require("managed"), self._profile.about, by_value=by_value, cookies=cookies)
+        managed = self.require("managed")
+        return ManagedSet(managed, self._ledger, self._profile.about, by_value=by_value, cookies=cookies)
 
     @property
     def verdicts(self) -> VerdictMap:
-        return VerdictMap(self.require("auth_results"), self._profile.ports.auth)
+        return VerdictMap(self.require("auth_results"), self._ledger, self._profile.ports.auth)
 
     @property
     def storage(self) -> StorageMap:
@@ -94,11 +99,11 @@ class Roles:
         spec = self._profile.records.storage
         assert spec is not None, "the profile has a storage map, and no layout of its value"
         layout = Layout.of(spec, self._profile.about)
-        return StorageMap(found, layout, self._profile.ports.storage)
+        return StorageMap(found, self._ledger, layout, self._profile.ports.storage)
 
     @property
     def sockhash(self) -> SockhashKeys:
-        return SockhashKeys(self.require("sockhash"), self._profile.ports.sockhash)
+        return SockhashKeys(self.require("sockhash"), self._ledger, self._profile.ports.sockhash)
 
     def clear(self) -> None:
         """Empties what tests look at: keys and records."""
@@ -108,4 +113,4 @@ class Roles:
                 found.clear()
         for stream in (self.observed, self.auth_requests, self.log, self.access_log):
             if stream is not None:
-                stream.clear()
+                stream.drop()

@@ -16,7 +16,8 @@ from testbed.kmesh.abi import Absent
 from testbed.kmesh.mesh import Mesh
 from testbed.kmesh.records import ObserveRecord
 from testbed.lab.family import Address, ConnTuple
-from testbed.observe.tap import Callback, Op, Tap
+from testbed.observe.callbacks import Callback, Op
+from testbed.observe.tap import Tap
 
 _WELL_KNOWN = 1024
 _CLOSING = {

@@ -11,6 +11,7 @@ from testbed.bpf.libbpf import RingConsumer
 from testbed.bpf.maps import Map
 from testbed.kmesh.abi import Absent, PortOrder, Verdict
 from testbed.kmesh.layouts import Layout
+from testbed.kmesh.oracle.ledger import Cleared, Judged, Ledger, Managed, Stored
 from testbed.kmesh.records import (
     Storage,
     decode_address_key,
@@ -19,6 +20,8 @@ from testbed.kmesh.records import (
     encode_tuple,
 )
 from testbed.lab.family import Address, ConnTuple
+from testbed.lab.lab import Lab
+from testbed.observe.tap import socket_cookie
 
 R = TypeVar("R")
 
@@ -35,10 +38,17 @@ class ManagedSet(MutableSet[Address]):
         return set(it)
 
     def __init__(
-        self, managed: Map, about: str = "", *, by_value: bool = True, cookies: Iterable[int] = ()
+        self,
+        managed: Map,
+        ledger: Ledger,
+        about: str = "",
+        *,
+        by_value: bool = True,
+        cookies: Iterable[int] = (),
     ) -> None:
         """``about`` is whose map it is, for what it cannot hold."""
         self._map = managed
+        self._ledger = ledger
         self._about = about
         self._by_value = by_value
         self._cookies = {self._cookie_key(cookie) for cookie in cookies}
@@ -71,7 +81,13 @@ class ManagedSet(MutableSet[Address]):
         self.set_value(value, 0)
 
     def discard(self, value: Address) -> None:
-        self._map.delete(self._key(value))
+        with self._ledger.entry(Managed(value, None)):
+            self._map.delete(self._key(value))
+
+    def values(self) -> dict[Address, int]:
+        """Every address that is present, with its value: not those alone that count as managed."""
+        there = {decode_address_key(key): self._map.get(key) for key in self._map if key not in self._cookies}
+        return {key: int.from_bytes(value, "little") for key, value in there.items() if value is not None}
 
     def value(self, address: Address) -> int | None:
         """The map's value of an address, None where it is absent. Only 0 means managed."""
@@ -82,7 +98,8 @@ class ManagedSet(MutableSet[Address]):
         """Sets any value: a stale one, for example. `Absent` where presence alone counts."""
         if value and not self._by_value:
             raise Absent(f"{self._about}: whoever is in the managed map is managed, whatever the value")
-        self._map.set(self._key(address), value.to_bytes(self._map.value_size, "little"))
+        with self._ledger.entry(Managed(address, value)):
+            self._map.set(self._key(address), value.to_bytes(self._map.value_size, "little"))
 
     def set_cookie(self, cookie: int, present: bool) -> None:
         """Makes a network namespace managed, by its cookie, or no longer."""
@@ -92,14 +109,16 @@ class ManagedSet(MutableSet[Address]):
             self._map.delete(self._cookie_key(cookie))
 
     def clear(self) -> None:
-        self._map.clear()
+        with self._ledger.entry(Cleared("managed")):
+            self._map.clear()
 
 
 class VerdictMap(MutableMapping[ConnTuple, Verdict]):
     """Verdicts by connection, client to server."""
 
-    def __init__(self, verdicts: Map, ports: PortOrder) -> None:
+    def __init__(self, verdicts: Map, ledger: Ledger, ports: PortOrder) -> None:
         self._map = verdicts
+        self._ledger = ledger
         self._ports = ports
 
     def __repr__(self) -> str:
@@ -113,11 +132,13 @@ class VerdictMap(MutableMapping[ConnTuple, Verdict]):
 
     def __setitem__(self, connection: ConnTuple, verdict: Verdict) -> None:
         value = int(verdict).to_bytes(self._map.value_size, "little")
-        self._map.set(encode_tuple(connection, self._ports), value)
+        with self._ledger.entry(Judged(connection, Verdict(verdict))):
+            self._map.set(encode_tuple(connection, self._ports), value)
 
     def __delitem__(self, connection: ConnTuple) -> None:
-        if not self._map.delete(encode_tuple(connection, self._ports)):
-            raise KeyError(str(connection))
+        with self._ledger.entry(Judged(connection, None)):
+            if not self._map.delete(encode_tuple(connection, self._ports)):
+                raise KeyError(str(connection))
 
     def __iter__(self) -> Iterator[ConnTuple]:
         return iter([decode_tuple(key, self._ports) for key in self._map])
@@ -126,14 +147,16 @@ class VerdictMap(MutableMapping[ConnTuple, Verdict]):
         return sum(1 for _ in self._map)
 
     def clear(self) -> None:
-        self._map.clear()
+        with self._ledger.entry(Cleared("verdicts")):
+            self._map.clear()
 
 
 class StorageMap:
     """The storage of sockets, by the socket itself: the map's key is its descriptor."""
 
-    def __init__(self, storage: Map, layout: Layout, ports: PortOrder) -> None:
+    def __init__(self, storage: Map, ledger: Ledger, layout: Layout, ports: PortOrder) -> None:
         self._map = storage
+        self._ledger = ledger
         self._layout = layout
         self._ports = ports
 
@@ -146,6 +169,15 @@ class StorageMap:
     def _key(sock: socket.socket) -> bytes:
         return sock.fileno().to_bytes(4, "little")
 
+    def of_sockets(self, lab: Lab, cookies: Set[int]) -> dict[int, Storage]:
+        """The storages of a lab's sockets by their cookies, whoever holds these sockets: sock_diag's word."""
+        return {
+            cookie: Storage.decode(value, self._layout, self._ports)
+            for host in lab.hosts.values()
+            for cookie, value in host.socket_storages(self._map.fd).items()
+            if cookie in cookies
+        }
+
     def __contains__(self, sock: socket.socket) -> bool:
         return self._map.get(self._key(sock)) is not None
 
@@ -156,11 +188,13 @@ class StorageMap:
         return Storage.decode(value, self._layout, self._ports)
 
     def __setitem__(self, sock: socket.socket, storage: Storage) -> None:
-        self._map.set(self._key(sock), storage.encode(self._layout, self._ports))
+        with self._ledger.entry(Stored(socket_cookie(sock), storage)):
+            self._map.set(self._key(sock), storage.encode(self._layout, self._ports))
 
     def __delitem__(self, sock: socket.socket) -> None:
-        if not self._map.delete(self._key(sock)):
-            raise KeyError(f"{sock} has no storage")
+        with self._ledger.entry(Stored(socket_cookie(sock), None)):
+            if not self._map.delete(self._key(sock)):
+                raise KeyError(f"{sock} has no storage")
 
 
 class SockhashKeys(Set[ConnTuple]):
@@ -174,8 +208,9 @@ class SockhashKeys(Set[ConnTuple]):
     def _from_iterable(cls, it: Iterable[R]) -> set[R]:
         return set(it)
 
-    def __init__(self, sockhash: Map, ports: PortOrder) -> None:
+    def __init__(self, sockhash: Map, ledger: Ledger, ports: PortOrder) -> None:
         self._map = sockhash
+        self._ledger = ledger
         self._ports = ports
 
     def __repr__(self) -> str:
@@ -192,7 +227,8 @@ class SockhashKeys(Set[ConnTuple]):
 
     def clear(self) -> None:
         """Takes every socket out."""
-        self._map.clear()
+        with self._ledger.entry(Cleared("sockhash")):
+            self._map.clear()
 
 
 class Stream(Sequence[R], Generic[R]):
@@ -201,6 +237,7 @@ class Stream(Sequence[R], Generic[R]):
     def __init__(self, ring: Map, decode: Callable[[bytes], R]) -> None:
         self._raw: list[bytes] = []
         self._records: list[R] = []
+        self._forgotten = 0
         self._decode = decode
         self._ring = RingConsumer(ring.fd, self._raw.append)
 
@@ -213,9 +250,15 @@ class Stream(Sequence[R], Generic[R]):
             # taken out first: a malformed record is reported once, by whoever reads it
             self._records.append(self._decode(self._raw.pop(0)))
 
+    @property
+    def everything(self) -> list[R]:
+        """With those that `clear` had forgotten."""
+        self.read()
+        return list(self._records)
+
     def __len__(self) -> int:
         self.read()
-        return len(self._records)
+        return len(self._records) - self._forgotten
 
     @overload
     def __getitem__(self, index: int) -> R: ...
@@ -223,17 +266,23 @@ class Stream(Sequence[R], Generic[R]):
     def __getitem__(self, index: slice) -> list[R]: ...
     def __getitem__(self, index: int | slice) -> R | list[R]:
         self.read()
-        return self._records[index]
+        return self._records[self._forgotten :][index]
 
     def __iter__(self) -> Iterator[R]:
         self.read()
-        return iter(list(self._records))
+        return iter(self._records[self._forgotten :])
 
     def clear(self) -> None:
-        """Forgets what has come so far, decodable or not."""
+        """Forgets what has come so far."""
+        self.read()
+        self._forgotten = len(self._records)
+
+    def drop(self) -> None:
+        """Throws away what has come so far, decodable or not: it is of another lab."""
         self._ring.consume()
         self._raw.clear()
         self._records.clear()
+        self._forgotten = 0
 
     def fileno(self) -> int:
         return self._ring.fileno()

@@ -8,44 +8,63 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
+from enum import Enum
+from typing import Protocol
 
 import pytest
 
 _PROPERTY = "testbed_about"
 STORY = "testbed_story"  # a report's user property: `testbed.kmesh.story`
+VIOLATED = "testbed_violated"  # a report's user property: kinds of violations as JSON
 SETUP_ERROR = "testbed_setup_error"  # a report's user property: a `TestbedError` as JSON
 
 
 @dataclass(frozen=True)
 class About:
-    """What a scenario is called. ``variant`` are its parameters besides the family."""
+    """What a scenario is called. ``variant`` are its parameters besides the family.
+
+    ``row`` is what scenarios that share a row of the table have in common; empty where none does.
+    """
 
     heading: str
     title: str
     variant: str
     family: str
+    row: str = ""
 
 
 def _first_line(text: str | None, otherwise: str) -> str:
     return (text or otherwise).strip().splitlines()[0]
 
 
+class Grouped(Protocol):
+    """A parameter of a test that says itself which row of the table it belongs to, and which family it is."""
+
+    @property
+    def row(self) -> str: ...
+    @property
+    def family(self) -> Enum: ...
+
+
 def about(item: pytest.Item) -> About:
-    """Heading and title are the first lines of the module's and the test's docstrings."""
+    """Heading and title are the first lines of the module's and the test's docstrings.
+
+    Of a test with a parameter that is `Grouped`, the title is that parameter's text.
+    """
     function = getattr(item, "function", None)
-    module = getattr(item, "module", None)
-    spec = getattr(item, "callspec", None)
-    family = spec.params.get("family") if spec is not None else None
-    family_name = family.value if family is not None else ""
-    words = spec.id.split("-") if spec is not None else []
-    if family_name in words:
-        words.remove(family_name)
-    return About(
-        heading=_first_line(getattr(module, "__doc__", None), item.nodeid.partition("::")[0]),
-        title=_first_line(getattr(function, "__doc__", None), item.name),
-        variant="-".join(words),
-        family=family_name,
+    heading = _first_line(
+        getattr(getattr(item, "module", None), "__doc__", None), item.nodeid.partition("::")[0]
     )
+    title = _first_line(getattr(function, "__doc__", None), item.name)
+    spec = getattr(item, "callspec", None)
+    if spec is None:
+        return About(heading, title, "", "")
+    for value in spec.params.values():
+        if hasattr(value, "row"):
+            return About(heading, str(value), "", str(value.family.value), value.row)
+    family = spec.params.get("family")
+    name = str(family.value) if family is not None else ""
+    return About(heading, title, f"-{spec.id}-".replace(f"-{name}-", "-", 1).strip("-"), name)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

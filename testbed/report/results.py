@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from testbed.errors import ExitCode, TestbedError
-from testbed.report.about import SETUP_ERROR, STORY, About, about, sent_along
+from testbed.report.about import SETUP_ERROR, STORY, VIOLATED, About, about, sent_along
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class Result:
     outcome: str
     seconds: float
     details: str
+    violated: tuple[str, ...] = ()
+    """What of the contract was not kept, in kinds that scenarios share."""
 
 
 class Collector:
@@ -79,6 +81,7 @@ class Collector:
             outcome,
             seconds,
             details,
+            tuple(json.loads(str(properties.get(VIOLATED, "[]")))) or (before.violated if before else ()),
         )
 
 

@@ -19,23 +19,29 @@ _SHOWN = {
 }
 
 
-def _verdict(result: Result | None) -> Text:
-    if result is None:
+def _verdict(results: Sequence[Result]) -> Text:
+    """A word; with the number of them where several scenarios share the row."""
+    if not results:
         return Text("–", style="dim")
-    word, style = _SHOWN[result.outcome]
-    return Text(word, style=style)
+    counts = Counter(result.outcome for result in results)
+    worst = next(outcome for outcome in ("error", "failed", "passed", "skipped") if counts[outcome])
+    word, style = _SHOWN[worst]
+    if len(results) == 1:
+        return Text(word, style=style)
+    of = f" of {len(results)}" if worst in {"error", "failed"} else ""
+    return Text(f"{counts[worst]}{of} {word}", style=style)
 
 
 def verdict_table(results: Sequence[Result], families: Sequence[str]) -> Table:
-    """Rows are scenarios under their headings, columns families."""
+    """Rows are scenarios, or groups of them, under their headings, columns families."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
     table.add_column("scenario", ratio=1, overflow="fold")
     for family in families:
         table.add_column(family, justify="center", min_width=6)
-    rows: dict[tuple[str, str, str], dict[str, Result]] = {}
+    rows: dict[tuple[str, str, str], dict[str, list[Result]]] = {}
     for result in results:
-        key = (result.about.heading, result.about.title, result.about.variant)
-        rows.setdefault(key, {})[result.about.family] = result
+        key = (result.about.heading, result.about.row or result.about.title, result.about.variant)
+        rows.setdefault(key, {}).setdefault(result.about.family, []).append(result)
     heading = None
     for (of_heading, title, variant), by_family in rows.items():
         if of_heading != heading:
@@ -44,19 +50,59 @@ def verdict_table(results: Sequence[Result], families: Sequence[str]) -> Table:
         name = Text(f"  {title}")
         if variant:
             name.append(f" ({variant})", style="dim")
-        table.add_row(name, *(_verdict(by_family.get(family)) for family in families))
+        table.add_row(name, *(_verdict(by_family.get(family, [])) for family in families))
     return table
 
 
 def print_failures(console: Console, results: Sequence[Result]) -> None:
-    """Each failure: its name, its title, and why."""
+    """Each failure: its name, its title, and why.
+
+    Those that violate nothing of the contract that has not been shown before are counted.
+    """
+    shown: set[str] = set()
+    alike: list[Result] = []
     for result in results:
         if result.outcome not in {"failed", "error"}:
             continue
+        if result.violated and shown.issuperset(result.violated):
+            alike.append(result)
+            continue
+        shown.update(result.violated)
         console.print()
-        console.print(Text(f"{_SHOWN[result.outcome][0]} {short_name(result.nodeid)}", style="bold red"))
-        console.print(Text(f"     {result.about.title}", style="italic"))
+        console.print(
+            Text(f"{_SHOWN[result.outcome][0]} {short_name(result.nodeid)}", style="bold red"), soft_wrap=True
+        )
+        console.print(Text(f"     {result.about.title}", style="italic"), soft_wrap=True)
         console.print(Text(result.details), soft_wrap=True)
+    counts = Counter(tuple(sorted(result.violated)) for result in alike)
+    if counts:
+        console.print()
+    for violated, count in counts.most_common():
+        words = "scenarios" if count > 1 else "scenario"
+        told = Text.assemble(
+            (f"{count:>4} more {words} failed", "bold red"), f" as above: {', '.join(violated)}"
+        )
+        console.print(told, soft_wrap=True)
+
+
+def print_violations(console: Console, results: Sequence[Result]) -> None:
+    """Each kind of violation, in how many scenarios it came, and in which first."""
+    first: dict[str, Result] = {}
+    counts: Counter[str] = Counter()
+    for result in results:
+        counts.update(result.violated)
+        for kind in result.violated:
+            first.setdefault(kind, result)
+    if not counts:
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
+    table.add_column("not as the contract says", no_wrap=True)
+    table.add_column("scenarios", justify="right")
+    table.add_column("first in", no_wrap=True)
+    for kind, count in counts.most_common():
+        table.add_row(Text(kind, style="red"), str(count), Text(short_name(first[kind].nodeid)))
+    console.print()
+    console.print(table)
 
 
 def print_skips(console: Console, results: Sequence[Result]) -> None:

@@ -85,7 +85,7 @@ def test_a_connect_begins_anew(pair: Pair, mesh: Mesh) -> None:
 
 def test_udp_sockets_have_none(pair: Pair, mesh: Mesh) -> None:
     with pair.client.socket(pair.family.client, socket.SOCK_DGRAM) as sock:
-        sock.connect((str(pair.server.address(pair.family.version)), 9))
+        sock.connect((pair.family.as_client(pair.server.address(pair.family.version)), 9))
         assert sock not in mesh.storage
 
 

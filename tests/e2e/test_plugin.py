@@ -36,7 +36,7 @@ def pytest_in(folder: Path, text: str, *arguments: str) -> subprocess.CompletedP
 def test_ten_lines_in_a_fresh_file(tmp_path: Path) -> None:
     done = pytest_in(tmp_path, TEN_LINES)
     assert done.returncode == 0, done.stdout
-    assert "3 passed" in done.stdout
+    assert "4 passed" in done.stdout
 
 
 def test_a_failure_names_what_was_awaited_seen_and_fired(tmp_path: Path) -> None:

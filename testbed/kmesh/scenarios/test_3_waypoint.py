@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from testbed.kmesh.mesh import Mesh
 from testbed.lab.pair import Connection, Pair
+from testbed.lab.payload import difference
 
 PAYLOAD = b"GET / HTTP/1.1\r\n\r\n"
 
@@ -42,7 +43,7 @@ def test_the_server_reads_metadata_then_payload(pair: Pair, mesh: Mesh) -> None:
     with connect_via_waypoint(pair, mesh) as connection:
         expected = mesh.waypoint_metadata(connection.tuple) + PAYLOAD
         connection.client.sendall(PAYLOAD)
-        assert receive(connection.server, len(expected)) == expected
+        assert not difference(receive(connection.server, len(expected)), expected)
 
 
 def test_metadata_is_written_once(pair: Pair, mesh: Mesh) -> None:
@@ -52,7 +53,7 @@ def test_metadata_is_written_once(pair: Pair, mesh: Mesh) -> None:
         expected = mesh.waypoint_metadata(connection.tuple) + PAYLOAD + PAYLOAD + b"x"
         for part in (PAYLOAD, PAYLOAD, b"x"):
             connection.client.sendall(part)
-        assert receive(connection.server, len(expected)) == expected
+        assert not difference(receive(connection.server, len(expected)), expected)
 
 
 def test_a_large_payload_follows_whole(pair: Pair, mesh: Mesh) -> None:
@@ -62,7 +63,7 @@ def test_a_large_payload_follows_whole(pair: Pair, mesh: Mesh) -> None:
     with connect_via_waypoint(pair, mesh) as connection:
         expected = mesh.waypoint_metadata(connection.tuple) + payload
         connection.client.sendall(payload)
-        assert receive(connection.server, len(expected)) == expected
+        assert not difference(receive(connection.server, len(expected)), expected)
 
 
 def test_answers_are_untouched(pair: Pair, mesh: Mesh) -> None:
@@ -70,7 +71,7 @@ def test_answers_are_untouched(pair: Pair, mesh: Mesh) -> None:
     mesh.manage(pair.client, pair.server)
     with connect_via_waypoint(pair, mesh) as connection:
         connection.server.sendall(PAYLOAD)
-        assert receive(connection.client, len(PAYLOAD)) == PAYLOAD
+        assert not difference(receive(connection.client, len(PAYLOAD)), PAYLOAD)
 
 
 def test_closing_empties_the_sockhash(pair: Pair, mesh: Mesh) -> None:
@@ -89,7 +90,7 @@ def test_without_waypoint_the_payload_is_untouched(pair: Pair, mesh: Mesh) -> No
     with pair.connect() as connection:
         assert not mesh.sockhash
         connection.client.sendall(PAYLOAD)
-        assert receive(connection.server, len(PAYLOAD)) == PAYLOAD
+        assert not difference(receive(connection.server, len(PAYLOAD)), PAYLOAD)
 
 
 def test_an_unmanaged_client_has_no_waypoint(pair: Pair, mesh: Mesh) -> None:
@@ -98,7 +99,7 @@ def test_an_unmanaged_client_has_no_waypoint(pair: Pair, mesh: Mesh) -> None:
     with connect_via_waypoint(pair, mesh) as connection:
         assert not mesh.sockhash
         connection.client.sendall(PAYLOAD)
-        assert receive(connection.server, len(PAYLOAD)) == PAYLOAD
+        assert not difference(receive(connection.server, len(PAYLOAD)), PAYLOAD)
 
 
 def test_a_mapped_client_socket_is_ipv4(pair: Pair, mesh: Mesh) -> None:
@@ -114,7 +115,7 @@ def test_a_mapped_client_socket_is_ipv4(pair: Pair, mesh: Mesh) -> None:
             expected = mesh.waypoint_metadata(connection.tuple) + PAYLOAD
             assert set(mesh.sockhash) == {connection.tuple}
             client.sendall(PAYLOAD)
-            assert receive(server, len(expected)) == expected
+            assert not difference(receive(server, len(expected)), expected)
             assert [record.orig_dst for record in mesh.observed] == [
                 (connection.tuple.dst, connection.tuple.dport)
             ]

@@ -13,7 +13,8 @@ from testbed.kernel.syscalls import disconnect
 from testbed.kmesh.abi import Direction, Verdict
 from testbed.kmesh.mesh import Mesh
 from testbed.lab.pair import Connection, Pair
-from testbed.observe.tap import Op, Tap
+from testbed.observe.callbacks import Op
+from testbed.observe.tap import Tap
 
 ESTABLISHED = [
     (Direction.OUTBOUND, TcpState.ESTABLISHED),
