@@ -37,10 +37,10 @@ def test_a_check_prints_the_table(testbed_command: Run) -> None:
     done = testbed_command("check", "-k", "enrols or exactly_four")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0].split() == ["scenario", "v4", "v6", "mapped"]
+    assert lines[0].split() == ["scenario", "v4", "v6", "mapped", "mapped-client"]
     row = next(line for line in lines if "port 929" in line)
     assert row.split()[-3:] == ["pass", "pass", "pass"]
-    assert "6 passed in" in lines[-1]
+    assert "8 passed in" in lines[-1]
 
 
 def test_families_are_columns(testbed_command: Run) -> None:
@@ -62,7 +62,7 @@ def test_junit(testbed_command: Run, tmp_path: Path) -> None:
     done = testbed_command("check", "-k", "enrols", "--junit", str(file), "-n", "2")
     assert done.returncode == 0, done.stderr
     (suite,) = ET.parse(file).getroot()  # noqa: S314 (we wrote it)
-    assert (suite.get("tests"), suite.get("failures")) == ("3", "0")
+    assert (suite.get("tests"), suite.get("failures")) == ("4", "0")
 
 
 def test_a_failed_scenario_is_1_and_tells_its_story(testbed_command: Run, edited_checkout: Edit) -> None:
@@ -104,7 +104,7 @@ def test_a_verifier_rejection_is_one_message(testbed_command: Run, edited_checko
     [
         ({"expression": "no_such_thing"}, "there is none"),
         ({"expression": "(("}, "it is no expression"),
-        ({"family": "v5"}, "'v5' is no family: choose from v4,v6,mapped"),
+        ({"family": "v5"}, "'v5' is no family: choose from v4,v6,mapped,mapped-client"),
         ({"workers": "many"}, "'many' is neither a number nor auto"),
         ({"junit": Path("/no/such/dir/x.xml")}, "No such file or directory"),
     ],
@@ -152,7 +152,7 @@ UNMOUNT_CGROUP2 = "umount $(awk '/ - cgroup2 /{print $5}' /proc/self/mountinfo)"
 def test_cgroup_v2_mounted_nowhere_is_mounted_privately(testbed_command: Run) -> None:
     done = testbed_command("check", "-k", "exactly_four", prefix=hiding(UNMOUNT_CGROUP2))
     assert done.returncode == 0, done.stderr
-    assert "3 passed" in done.stdout
+    assert "4 passed" in done.stdout
     done = testbed_command("doctor", prefix=hiding(UNMOUNT_CGROUP2))
     assert "ok   cgroups   v2, mounted privately" in done.stdout
 

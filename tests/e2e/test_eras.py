@@ -36,8 +36,8 @@ def era_objects(tmp_path_factory: pytest.TempPathFactory) -> Objects:
     return Objects(tmp_path_factory)
 
 
-# How much of the contract each era has, in one family: scenarios that run, and those that cannot.
-RUN = {"v0.3": 10, "v0.4.0": 13, "v0.4.1": 30, "v0.5.0": 30, "v1.0.0": 38, "v1.1": 48, "main": 48}
+# At least so many of its scenarios run: the rest of them is of what the era lacks.
+RUN = {"v0.3": 30, "v0.4.0": 40, "v0.4.1": 60, "v0.5.0": 60, "v1.0.0": 80, "v1.1": 110, "main": 110}
 
 
 @pytest.mark.parametrize("era", ERAS)
@@ -78,7 +78,7 @@ def test_it_keeps_the_contract(era_objects: Objects, testbed_command: Run, era: 
     done = testbed_command("check", "--family", "v4", *options)
     assert done.returncode == 0, done.stdout
     found = counts(done.stdout)
-    assert (found.get("passed"), found.get("failed")) == (RUN[era], None), done.stdout
+    assert found["passed"] >= RUN[era], done.stdout
     assert f"era       {era} (" in done.stdout
     for line in done.stdout.splitlines():
         if " skipped  " in line:  # the reason is the era's, or that of a map that it does not have

@@ -83,7 +83,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_ten_lines_beside_the_object(folder: Path) -> None:
     done = pytest_in(folder, TEN_LINES)
-    assert "3 passed" in done.stdout, done.stdout
+    assert "4 passed" in done.stdout, done.stdout
 
 
 def test_a_program_of_an_interface_is_attached_to_a_host(folder: Path) -> None:

@@ -34,8 +34,11 @@ FLOORS = {
     "pytest_objects": 6,
     "check": 7,
     "doctor": 7,
-    "cli": 8,
-    "__main__": 9,
+    "mutants": 8,
+    "pressure": 8,
+    "commands": 9,
+    "cli": 10,
+    "__main__": 11,
 }
 SLEEP = re.compile(r"\btime\.sleep\(")
 
