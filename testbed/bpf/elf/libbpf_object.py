@@ -56,6 +56,7 @@ _CALLS: tuple[Signature, ...] = (
     ("bpf_map__is_internal", c_bool, (_P,)),
     ("bpf_map__fd", c_int, (_P,)),
     ("bpf_map__reuse_fd", c_int, (_P, c_int)),
+    ("bpf_map__set_max_entries", c_int, (_P, c_uint32)),
     ("bpf_map__inner_map", _P, (_P,)),
     ("bpf_map__set_inner_map_fd", c_int, (_P, c_int)),
     ("bpf_map__set_pin_path", c_int, (_P, c_char_p)),
@@ -182,6 +183,10 @@ class ObjectMap:
     def reuse(self, fd: int) -> None:
         """Takes an existing map instead of making one; libbpf keeps a descriptor of its own."""
         checked(_library().bpf_map__reuse_fd(self.handle, fd), f"reuse of map {self.name}")
+
+    def set_max_entries(self, entries: int) -> None:
+        """Before the load. libbpf rounds a ring buffer's bytes up to what the kernel takes."""
+        checked(_library().bpf_map__set_max_entries(self.handle, entries), f"size of map {self.name}")
 
     def set_inner(self, fd: int) -> None:
         """What the maps in this one look like; libbpf leaves ``fd`` to its owner."""

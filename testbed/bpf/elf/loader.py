@@ -42,7 +42,8 @@ class LoadOptions:
     fills program arrays once all is loaded: (map, index, program). ``inner_maps`` says what the maps
     in a map of maps look like, where the object does not: (type, key size, value size, entries).
     ``constants`` are variables to be set before the load, by name: Python values of their C types,
-    or bytes.
+    or bytes. ``max_entries`` are sizes of maps, by name, in place of those that the objects say: entries,
+    of a ring buffer bytes.
     """
 
     only: tuple[str, ...] = ()
@@ -51,6 +52,7 @@ class LoadOptions:
     tail_calls: tuple[tuple[str, int, str], ...] = ()
     inner_maps: Mapping[str, _SHAPE] = field(default_factory=dict)
     constants: Mapping[str, object] = field(default_factory=dict)
+    max_entries: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("only", "skip"):
@@ -159,6 +161,7 @@ class ObjectLoader(Closing):
             load=load,
             log_level=options.log_level,
             inner=dict(options.inner_maps),
+            max_entries=dict(options.max_entries),
             deadline=self._deadline,
             available=available_memory() if self._memory is None else self._memory,
         )

@@ -176,6 +176,12 @@ def _check_names(reply: Reply, options: LoadOptions) -> None:
     maps = {each["name"] for described in reply.replies for each in described["maps"]}
     for wrong in (name for name in options.inner_maps if name not in maps):
         raise UsageError(f"describe the maps in {wrong}", "no object has a map of that name")
+    sized = {
+        each["name"] for described in reply.replies for each in described["maps"] if not each["internal"]
+    }
+    for wrong in (name for name in options.max_entries if name not in sized):
+        why = "no object has a map of that name"
+        raise UsageError(f"set the size of {wrong}", why, f"there are {', '.join(sorted(sized))}")
     names = {program["name"] for described in reply.replies for program in described["programs"]}
     for wrong in (name for name in (*options.only, *options.skip) if name not in names):
         raise UsageError(

@@ -31,6 +31,8 @@ class Request(TypedDict):
     """0: a log for programs that are rejected; 1, 2, 4: the verifier's levels, for all."""
     inner: dict[str, tuple[int, int, int, int]]
     """What the maps in a map of maps look like: (type, key size, value size, entries)."""
+    max_entries: dict[str, int]
+    """Sizes of maps, by name, in place of the objects' own."""
     deadline: float
     available: int
     """Bytes of memory that the maps may take."""

@@ -1,4 +1,4 @@
-"""How people write load options in words: tail calls and inner maps."""
+"""How people write load options in words: tail calls, inner maps and sizes of maps."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ _TAIL_CALL = re.compile(r"(?P<map>[^:=]+):(?P<index>\d{1,10})=(?P<program>[^:=]+
 _INNER_MAP = re.compile(
     r"(?P<map>[^:=]+)=(?P<type>\w+):(?P<key>\d{1,10}):(?P<value>\d{1,10}):(?P<entries>\d{1,10})"
 )
+_MAX_ENTRIES = re.compile(r"(?P<map>[^=]+)=(?P<entries>\d{1,10})")
 
 
 def parse_tail_call(text: str) -> tuple[str, int, str]:
@@ -35,3 +36,15 @@ def parse_inner_map(text: str) -> tuple[str, tuple[int, int, int, int]]:
     if max(sizes) >> 32:
         raise UsageError(what, "sizes and entries are numbers up to 4294967295")
     return match["map"], (numbers.get(kind) or int(kind), *sizes)
+
+
+def parse_max_entries(text: str) -> tuple[str, int]:
+    """``MAP=N`` as the map and its size: entries, of a ring buffer bytes. `UsageError`."""
+    what = f"read --max-entries {text!r}"
+    match = _MAX_ENTRIES.fullmatch(text)
+    if match is None:
+        raise UsageError(what, "it is not MAP=N, such as connections=1")
+    entries = int(match["entries"])
+    if not 0 < entries < 1 << 32:
+        raise UsageError(what, "a map has from 1 to 4294967295 entries")
+    return match["map"], entries

@@ -179,6 +179,8 @@ def _prepare(job: _Job, opened: OpenObject) -> set[str]:
     maps = opened.maps
     for bpf_map in maps:
         bpf_map.unpin()
+        if not job.shares(bpf_map) and bpf_map.name in job.request["max_entries"]:
+            bpf_map.set_max_entries(job.request["max_entries"][bpf_map.name])
         if job.shares(bpf_map):
             reuse(bpf_map, job.shared[bpf_map.name])
         elif bpf_map.map_type in OF_MAPS and bpf_map.inner is None:

@@ -1,0 +1,1 @@
+"""A program set under pressure: connections at full speed, consumers that stall, maps that are full."""
