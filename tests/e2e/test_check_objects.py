@@ -53,7 +53,7 @@ def test_sockops_alone(testbed_command: Run, objects: dict[str, Path]) -> None:
     row = next(line for line in done.stdout.splitlines() if "OUTBOUND: tuple, and the address" in line)
     assert row.split()[-1] == "pass"
     assert counts(done.stdout).keys() == {"passed", "skipped"}
-    assert re.search(r" [0-9]+ skipped  the set has no sk_msg program, which writes the metadata", done.stdout)
+    assert re.search(r" \d+ skipped  the set has no sk_msg program, which writes the metadata", done.stdout)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from testbed.kmesh.catalogue.case import UNCONNECTED, Case, Close, Open, Route, 
 from testbed.kmesh.catalogue.stage import Stage
 from testbed.kmesh.catalogue.traffic import Talk
 from testbed.kmesh.mesh import Mesh
+from testbed.kmesh.oracle.oracle import Oracle
 from testbed.lab.impatience import Impatience
 from testbed.lab.pair import Connection, Pair
 from testbed.observe.callbacks import Op
@@ -82,8 +83,8 @@ _ESTABLISHED: dict[Open, tuple[int, int]] = {
 def run_case(case: Case, pair: Pair, mesh: Mesh, tap: Tap, impatience: Callable[[], Impatience]) -> None:
     """Plays one scenario; ends when the lab is at rest, every socket closed.
 
-    It asserts that the situation was what the case says, and that data arrived as sent. What the
-    program made of it is not judged here. `Absent` where kernel, era or set lack what it takes.
+    It asserts that the situation was what the case says, and that data arrived as sent. The oracle
+    judges what the program made of it: here while it is open, the caller after the end. `Absent` where kernel, era or set lack what it takes.
     """
     if pair.family.version == 6:
         mesh.profile.require("ipv6")
@@ -96,6 +97,8 @@ def run_case(case: Case, pair: Pair, mesh: Mesh, tap: Tap, impatience: Callable[
         with suppress(Absent):  # an era without requests has none to judge
             mesh.authorize(lambda _request: Verdict.DENY)
         settings.midway(stage)
+        if connections:
+            Oracle(mesh, tap).check()  # what only an open connection shows: storage, sockhash
         TRAFFIC[case.traffic](stage, talks)
         CLOSES[case.close](stage, talks)
     pair.lab.settle()
