@@ -12,6 +12,8 @@ import typer
 from rich.console import Console
 
 import testbed
+from testbed.commands import load as load_command
+from testbed.commands import mutants as mutants_command
 from testbed.errors import ExitCode, UsageError
 
 app = typer.Typer(
@@ -68,8 +70,8 @@ def _main(
 )
 def check(
     family: Annotated[
-        str, typer.Option("--family", metavar="F[,F…]", help="Families to connect in: v4, v6, mapped.")
-    ] = "v4,v6,mapped",
+        str, typer.Option("--family", metavar="F[,F…]", help="Families to connect in; all four otherwise.")
+    ] = "v4,v6,mapped,mapped-client",
     expression: Annotated[
         str, typer.Option("-k", metavar="EXPR", help="Only scenarios whose names match, as in pytest.")
     ] = "",
@@ -141,39 +143,8 @@ def inspect(
     inspect_objects(objects, _console(), as_json)
 
 
-@app.command(
-    epilog="Examples:  [bold]sudo testbed load sockops.o sendmsg.o[/]  ·  "
-    "[bold]sudo testbed load xdp.o --inner-map outer=array:4:64:1 --tail-call calls:0=parse[/]"
-)
-def load(
-    objects: Objects,
-    programs: Annotated[
-        list[str] | None,
-        typer.Option("--program", metavar="P", help="Load only this program; once for each."),
-    ] = None,
-    skip: Annotated[
-        list[str] | None, typer.Option("--skip", metavar="P", help="Leave this program out; once for each.")
-    ] = None,
-    log: Annotated[
-        bool, typer.Option("--log", help="Keep the verifier's whole log of every program, and name the file.")
-    ] = False,
-    tail_calls: TailCalls = None,
-    inner_maps: InnerMaps = None,
-) -> None:
-    """Load ELF objects and say what the verifier says of each program."""
-    from testbed.bpf.elf.loader import LoadOptions
-    from testbed.bpf.elf.words import parse_inner_map, parse_tail_call
-    from testbed.check import need_root
-    from testbed.report.load import load_report
-
-    options = LoadOptions(
-        only=tuple(programs or ()),
-        skip=tuple(skip or ()),
-        tail_calls=tuple(map(parse_tail_call, tail_calls or ())),
-        inner_maps=dict(map(parse_inner_map, inner_maps or ())),
-    )
-    need_root("load the objects")
-    raise typer.Exit(load_report(objects, options, _console(), log))
+app.command(epilog=load_command.EPILOG)(load_command.load)
+app.command(epilog=mutants_command.EPILOG)(mutants_command.mutants)
 
 
 @app.command(epilog="Example:  [bold]sudo testbed doctor --json | jq .[].name[/]")

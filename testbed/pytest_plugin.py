@@ -71,6 +71,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "topology(name_or_path): the topology of the test's lab")
+    config.addinivalue_line("markers", "families(name, ...): the only ones that the test is about")
     try:
         parse_families(config.getoption("--family"))
     except ValueError as error:
@@ -81,7 +82,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "family" in metafunc.fixturenames:
         from testbed.lab.family import Family
 
-        families = [Family(name) for name in parse_families(metafunc.config.getoption("--family"))]
+        names = parse_families(metafunc.config.getoption("--family"))
+        marker = metafunc.definition.get_closest_marker("families")
+        families = [Family(name) for name in names if marker is None or name in marker.args]
         metafunc.parametrize("family", families, ids=lambda family: family.value, scope="function")
 
 
@@ -229,3 +232,10 @@ def mesh(
             lab.settle()
             request.node.user_properties.append((STORY, recorded_story(made, tap)))
     assert not complaints, f"the program logged: {'; '.join(map(str, complaints))}"
+
+
+@pytest.fixture
+def oracle(request: pytest.FixtureRequest, mesh: Mesh) -> Oracle:  # noqa: ARG001 (it is judged)
+    """The oracle of the test's mesh, for who wants its word in the middle: it has the last one anyway."""
+    judge: Oracle = request.node.stash[_ORACLE]
+    return judge

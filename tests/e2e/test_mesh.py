@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
-import socket
 
 import pytest
 
@@ -81,12 +80,6 @@ def test_a_connect_begins_anew(pair: Pair, mesh: Mesh) -> None:
             storage = mesh.storage[sock]
             assert storage.asked_for == (connection.tuple.dst, connection.tuple.dport)
             assert (storage.via_waypoint, storage.has_encoded) == (True, False)
-
-
-def test_udp_sockets_have_none(pair: Pair, mesh: Mesh) -> None:
-    with pair.client.socket(pair.family.client, socket.SOCK_DGRAM) as sock:
-        sock.connect((pair.family.as_client(pair.server.address(pair.family.version)), 9))
-        assert sock not in mesh.storage
 
 
 @pytest.mark.parametrize("address", [A, B, None])

@@ -67,8 +67,8 @@ MISTAKES = {
     ),
     "storage for everybody": (
         "../sockops.c",
-        "	if (!sk || !is_managed(skops) || is_exempt(skops))",
-        "	if (!sk || !storage_of(sk, BPF_SK_STORAGE_GET_F_CREATE) || !is_managed(skops) || is_exempt(skops))",
+        "	if (!sk || !is_managed(skops) || is_exempt",
+        "	if (!sk || !storage_of(sk, BPF_SK_STORAGE_GET_F_CREATE) || is_exempt",
         ["storage: left"],
     ),
     "reported twice": (

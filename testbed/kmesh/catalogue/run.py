@@ -84,7 +84,8 @@ def run_case(case: Case, pair: Pair, mesh: Mesh, tap: Tap, impatience: Callable[
     """Plays one scenario; ends when the lab is at rest, every socket closed.
 
     It asserts that the situation was what the case says, and that data arrived as sent. The oracle
-    judges what the program made of it: here while it is open, the caller after the end. `Absent` where kernel, era or set lack what it takes.
+    judges what the program made of it: here while it is open, the caller after the end. `Absent`
+    where kernel, era or set lack what it takes.
     """
     if pair.family.version == 6:
         mesh.profile.require("ipv6")

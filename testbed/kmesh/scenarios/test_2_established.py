@@ -189,3 +189,23 @@ def test_an_exemption_is_of_one_ip_version(pair: Pair, mesh: Mesh) -> None:
         sock.bind((source, 0))
         with pair.connect(sock):
             assert [record.event for record in mesh.observed] == [INBOUND]
+
+
+@pytest.mark.families("v6")
+@pytest.mark.topology("like-mapped.yaml")
+def test_an_ipv6_address_like_a_mapped_one(pair: Pair, mesh: Mesh) -> None:
+    """::ffff: in the middle of an IPv6 address: not mapped"""
+    mesh.manage(pair.client, pair.server)
+    with pair.connect() as connection:
+        pair.lab.settle()
+        assert [record.tuple for record in mesh.observed] == [connection.tuple] * 2
+        assert [request.tuple for request in mesh.auth_requests] == [connection.tuple]
+
+
+def test_udp_is_left_alone(pair: Pair, mesh: Mesh) -> None:
+    """connect() of a UDP socket: no storage, no record"""
+    mesh.manage(pair.client, pair.server)
+    with pair.client.socket(pair.family.client, socket.SOCK_DGRAM) as sock:
+        sock.connect((pair.family.as_client(pair.server.address(pair.family.version)), 9))
+        assert sock not in mesh.storage
+    assert not mesh.reports()

@@ -5,7 +5,10 @@ from __future__ import annotations
 import socket
 from contextlib import suppress
 
+import pytest
+
 from testbed.kmesh.mesh import Mesh
+from testbed.kmesh.oracle.oracle import Oracle
 from testbed.lab.pair import Connection, Pair
 from testbed.lab.payload import difference
 
@@ -119,3 +122,18 @@ def test_a_mapped_client_socket_is_ipv4(pair: Pair, mesh: Mesh) -> None:
             assert [record.orig_dst for record in mesh.observed] == [
                 (connection.tuple.dst, connection.tuple.dport)
             ]
+
+
+@pytest.mark.families("mapped-client")
+def test_a_socket_used_in_both_ip_versions(pair: Pair, mesh: Mesh, oracle: Oracle) -> None:
+    """refused at an IPv6 address, then mapped: no trace of it"""
+    mesh.manage(pair.client)
+    with pair.listen() as listener, pair.client_socket() as sock:
+        mesh.via_waypoint(sock)
+        with pytest.raises(ConnectionRefusedError):
+            pair.client.connect(pair.server.address(6), listener.getsockname()[1], sock=sock)
+        with pair.connect(sock, listener=listener) as connection:
+            oracle.check()  # what its storage says that it asked for
+            expected = mesh.waypoint_metadata(connection.tuple) + PAYLOAD
+            connection.client.sendall(PAYLOAD)
+            assert not difference(receive(connection.server, len(expected)), expected)
