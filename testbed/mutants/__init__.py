@@ -1,0 +1,1 @@
+"""Mutants of a program set: generated, compiled, loaded, and the contract's scenarios run on each."""
