@@ -18,7 +18,6 @@ static __always_inline struct sock_storage *begin_connect(struct bpf_sock *sk)
 		return 0;
 	}
 	storage->connect_ns = bpf_ktime_get_ns();
-	storage->last_report_ns = 0;
 	storage->direction = DIRECTION_OUTBOUND;
 	storage->has_encoded = 0;
 	__builtin_memset(&storage->tuple, 0, sizeof(storage->tuple));

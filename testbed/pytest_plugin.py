@@ -192,7 +192,20 @@ def pair(lab: Lab, tap: Tap, family: Family) -> Pair:  # noqa: ARG001 (the tap t
 
 
 @pytest.fixture(scope="session")
-def history(bench: Bench, program_set: ProgramSet, profile: Profile) -> None:
+def settings_as_loaded(program_set: ProgramSet, profile: Profile) -> dict[str, object]:
+    """``monitoring`` and ``log_level`` of the set before anybody changed them, where it has them."""
+    from testbed.kmesh.config import settings_of
+
+    return settings_of(program_set, profile)
+
+
+@pytest.fixture(scope="session")
+def history(
+    bench: Bench,
+    program_set: ProgramSet,
+    profile: Profile,
+    settings_as_loaded: dict[str, object],  # noqa: ARG001 (what follows changes them)
+) -> None:
     """Connections before the first of the tests: from then on every byte of the rings has been used.
 
     Ring memory is not zeroed: a field that a program forgets to write shows one of these.

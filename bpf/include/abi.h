@@ -90,7 +90,7 @@ struct config {
 	__be32 node_ip[4];
 	__be32 pod_gateway[4];
 	__u32 enable_monitoring;
-	__u32 bpf_log_level;
+	__u32 bpf_log_level; /* nothing here is told at a level of its own */
 };
 
 #define LAYOUT(what, size) _Static_assert(sizeof(what) == (size), #what " is not " #size " bytes")

@@ -214,7 +214,6 @@ KEEP void config_read(struct config *config)
 		config->pod_gateway[word] = pod_gateway[word];
 	}
 	config->enable_monitoring = enable_monitoring;
-	config->bpf_log_level = bpf_log_level;
 }
 
 #endif

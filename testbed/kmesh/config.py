@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import MutableMapping
+from contextlib import suppress
 
 from testbed.bpf.maps import Map
+from testbed.bpf.program_set import ProgramSet
 from testbed.kmesh.abi import Absent
 from testbed.kmesh.oracle.ledger import Configured, Ledger
 from testbed.kmesh.profile import Profile, Setting
@@ -129,3 +131,14 @@ class Config:
     @log_level.setter
     def log_level(self, level: int) -> None:
         self._set("log_level", level.to_bytes(4, "little"))
+
+
+def settings_of(program_set: ProgramSet, profile: Profile) -> dict[str, object]:
+    """``monitoring`` and ``log_level`` of a loaded set; those that it has."""
+    name = profile.map_name("config")
+    config = Config(profile, program_set.variables, program_set.maps.get(name) if name else None)
+    found: dict[str, object] = {}
+    for setting in ("monitoring", "log_level"):
+        with suppress(Absent):
+            found[setting] = getattr(config, setting)
+    return found

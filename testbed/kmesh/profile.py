@@ -72,11 +72,15 @@ class _Part(BaseModel):
 
 
 class MapSpec(_Part):
-    """A map by its name; sizes where they tell the era (rings have none)."""
+    """A map by its name; sizes where they tell the era (rings have none).
+
+    ``entries`` is its max_entries where users rely on it (of a ring: bytes).
+    """
 
     name: str
     key: int | None = None
     value: int | None = None
+    entries: int | None = None
 
 
 class Control(_Part):
@@ -148,7 +152,8 @@ class Profile(_Part):
     """One era. ``maps`` are those that its sockops object always has, by role; ``optional_maps`` others.
 
     ``config`` says where the settings are: a variable's name, or offset and size in the config map's
-    value. ``lacks`` are things that other eras have, with the reason in a person's words.
+    value, ``defaults`` what they are in a set that has just been loaded. ``lacks`` are things that
+    other eras have, with the reason in a person's words.
     """
 
     era: str
@@ -164,6 +169,7 @@ class Profile(_Part):
     routes: Routes | None = None
     records: Records
     config: Mapping[Setting, str | Place] = {}
+    defaults: Mapping[Setting, bool | int] = {}
     lacks: Mapping[Lack, str] = {}
 
     @model_validator(mode="after")

@@ -102,11 +102,14 @@ class Gate(Closing):
             sockets.push(wires.pop_all())
             self._undo = sockets.pop_all()
 
-    def pass_on(self) -> None:
-        """What both sides have sent so far arrives; what they answer is held again."""
+    def pass_on(self, lost: int = 0) -> None:
+        """What both sides have sent so far arrives; what they answer is held again.
+
+        The first ``lost`` frames of each side do not.
+        """
         held = [side.take() for side in self._sides]
         for side, frames in zip(self._sides, held, strict=True):
-            side.give(frames)
+            side.give(frames[lost:])
 
     def lose(self) -> int:
         """What both sides have sent so far is lost. Returns how many frames that was."""

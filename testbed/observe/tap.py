@@ -27,6 +27,7 @@ from testbed.kernel.sockdiag import TcpState
 from testbed.lab.lab import Lab
 from testbed.observe.callbacks import Callback, CallbackFlag, Op, decode_callback
 
+_TOLD = 100  # callbacks of a story: five or six connections
 _GET_NETNS_COOKIE = 122  # enum bpf_func_id; in sockops programs since Linux 5.15
 
 
@@ -144,7 +145,9 @@ class Tap(Sequence[Callback], Closing):
             return "callbacks that fired: none"
         start = self._callbacks[0].time_ns
         told = [each for each in self._callbacks if which is None or which(each)]
-        lines = [f"    {(each.time_ns - start) / 1000:>9.1f} µs  {each}" for each in told]
+        lines = [f"    {(each.time_ns - start) / 1000:>9.1f} µs  {each}" for each in told[:_TOLD]]
+        if len(told) > _TOLD:
+            lines.append(f"    … and {len(told) - _TOLD} more")
         title = "callbacks that fired" + (f" (and {lost} that were lost: the ring was full)" if lost else "")
         return "\n".join([f"{title}:", *lines])
 

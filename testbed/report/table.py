@@ -96,11 +96,11 @@ def print_violations(console: Console, results: Sequence[Result]) -> None:
     if not counts:
         return
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
+    table.add_column("scenarios", justify="right", no_wrap=True)
     table.add_column("not as the contract says", no_wrap=True)
-    table.add_column("scenarios", justify="right")
-    table.add_column("first in", no_wrap=True)
+    table.add_column("first in", overflow="fold")
     for kind, count in counts.most_common():
-        table.add_row(Text(kind, style="red"), str(count), Text(short_name(first[kind].nodeid)))
+        table.add_row(str(count), Text(kind, style="red"), Text(short_name(first[kind].nodeid)))
     console.print()
     console.print(table)
 

@@ -73,6 +73,7 @@ class Socket:
     via_waypoint: bool = False
     asked_for: Destination | None = None
     begun_ns: int = 0
+    is_noted: bool = False
     syn_ns: int = 0
     last_ns: int = 0
     direction: Direction | None = None
@@ -126,9 +127,11 @@ class Model:
                 sock = self._socket(cookie)
                 sock.stored = sock.must_store = storage is not None
                 sock.via_waypoint = storage is not None and storage.via_waypoint
+                if storage is None:
+                    sock.direction = None  # it says what is to be reported at the end
             case Connecting(cookie, destination):
                 sock = self._socket(cookie)
-                sock.asked_for, sock.begun_ns = destination, begun_ns
+                sock.asked_for, sock.begun_ns, sock.is_noted = destination, begun_ns, True
 
     def callback(self, each: Callback) -> None:
         """What the kernel called back."""
@@ -145,8 +148,9 @@ class Model:
 
     def _connect(self, each: Callback, sock: Socket) -> None:
         sock.syn_ns = each.time_ns
-        if sock.asked_for is None or sock.begun_ns < sock.last_ns:  # connected by the test's own means
-            sock.asked_for, sock.begun_ns = (each.remote, each.remote_port), sock.last_ns
+        if not sock.is_noted:  # connected by the test's own means
+            sock.asked_for, sock.begun_ns = (each.remote, each.remote_port), 0
+        sock.is_noted = False
         if each.family in self.rules.stores:
             sock.stored = True
             sock.must_store = self.is_managed(each.local)

@@ -192,14 +192,50 @@ def test_an_exemption_is_of_one_ip_version(pair: Pair, mesh: Mesh) -> None:
 
 
 @pytest.mark.families("v6")
-@pytest.mark.topology("like-mapped.yaml")
-def test_an_ipv6_address_like_a_mapped_one(pair: Pair, mesh: Mesh) -> None:
-    """::ffff: in the middle of an IPv6 address: not mapped"""
+@pytest.mark.topology("words.yaml")
+def test_ipv6_addresses_of_every_kind(pair: Pair, mesh: Mesh) -> None:
+    """IPv6 addresses, some like mapped ones: told as they are"""
     mesh.manage(pair.client, pair.server)
-    with pair.connect() as connection:
-        pair.lab.settle()
-        assert [record.tuple for record in mesh.observed] == [connection.tuple] * 2
-        assert [request.tuple for request in mesh.auth_requests] == [connection.tuple]
+    with pair.listen() as listener:
+        for source, target in zip(pair.client.addresses, pair.server.addresses, strict=True):
+            with pair.client_socket() as sock:
+                sock.bind((str(source), 0))
+                pair.client.connect(target, listener.getsockname()[1], sock=sock)
+                listener.accept()[0].close()
+    pair.lab.settle()
+    expected = set(zip(pair.client.addresses, pair.server.addresses, strict=True))
+    assert {(request.tuple.src, request.tuple.dst) for request in mesh.auth_requests} == expected
+
+
+def in_one_word(address: Address) -> list[Address]:
+    """Addresses that differ in one bit: for each of the four words one that is set, one that is not."""
+    number, near = int(address), []
+    for word in range(4):
+        bits = [1 << (32 * word + bit) for bit in range(32)]
+        near += [number ^ next(bit for bit in bits if bool(number & bit) is isset) for isset in (True, False)]
+    return [ipaddress.IPv6Address(each) for each in near]
+
+
+@pytest.mark.families("v6")
+@pytest.mark.topology("words.yaml")
+@pytest.mark.parametrize("name", ["node_ip", "pod_gateway"])
+def test_an_exemption_is_of_all_four_words(pair: Pair, mesh: Mesh, name: str) -> None:
+    """exempt: the same in each word, not in three"""
+    mesh.manage(pair.server)
+    every_word, *others = pair.client.addresses
+    exempt = [(address, address) for address in pair.client.addresses]
+    not_exempt = [(every_word, near) for near in in_one_word(every_word)]
+    with pair.listen() as listener:
+        for source, address in [*exempt, *not_exempt]:
+            setattr(mesh.config, name, address)
+            with pair.client_socket() as sock:
+                sock.bind((str(source), 0))
+                pair.client.connect(pair.server.address(6), listener.getsockname()[1], sock=sock)
+                listener.accept()[0].close()
+            pair.lab.settle()
+            assert len(mesh.auth_requests) == (0 if source == address else 1), f"{source}, {address} exempt"
+            mesh.auth_requests.clear()
+    assert len(others) > 5
 
 
 def test_udp_is_left_alone(pair: Pair, mesh: Mesh) -> None:
