@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 import testbed
+from testbed.commands import explore as explore_command
 from testbed.commands import load as load_command
 from testbed.commands import mutants as mutants_command
 from testbed.errors import ExitCode, UsageError
@@ -144,6 +145,7 @@ def inspect(
 
 
 app.command(epilog=load_command.EPILOG)(load_command.load)
+app.command(epilog=explore_command.EPILOG)(explore_command.explore)
 app.command(epilog=mutants_command.EPILOG)(mutants_command.mutants)
 
 

@@ -77,6 +77,7 @@ class Socket:
     syn_ns: int = 0
     last_ns: int = 0
     direction: Direction | None = None
+    watched: bool = False
     reported: bool = False
     start: tuple[int, int] = (0, 0)
 
@@ -86,7 +87,9 @@ class Model:
     """The state that the contract prescribes, and the effects so far.
 
     ``verdicts`` has what must be there; ``unsure_verdicts`` what may be: the contract leaves open
-    whether the client's close takes the verdict with it. ``watched`` says of each established
+    whether the client's close takes the verdict with it. ``unsure_sockhash`` likewise: a connection
+    that has ended is in the sockhash until its descriptor is closed, since Linux 5.16 (b8b8315e39ff),
+    and not before. ``watched`` says of each established
     callback whether the socket must have STATE_CB_FLAG after it.
     """
 
@@ -96,6 +99,7 @@ class Model:
     unsure_verdicts: set[ConnTuple] = field(default_factory=set)
     settings: dict[str, SettingValue] = field(default_factory=lambda: {"monitoring": True})
     sockhash: dict[int, ConnTuple] = field(default_factory=dict)
+    unsure_sockhash: set[ConnTuple] = field(default_factory=set)
     records: list[ExpectedRecord] = field(default_factory=list)
     requests: list[tuple[ConnTuple, Callback]] = field(default_factory=list)
     watched: list[tuple[Callback, bool]] = field(default_factory=list)
@@ -176,11 +180,13 @@ class Model:
 
     def _active(self, each: Callback, sock: Socket) -> None:
         if not self.is_managed(each.local):
-            self.watched.append((each, False))
+            if not sock.watched:  # a socket that is connected again keeps its flags
+                self.watched.append((each, False))
             return
         if self.rules.storage and not sock.stored:
             return  # no record is possible; what else is done is nobody's promise
         self.watched.append((each, True))
+        sock.watched = True
         sock.start = (sock.begun_ns, sock.syn_ns)
         self._established(each, sock, Direction.OUTBOUND)
         if sock.via_waypoint and self.rules.waypoint:
@@ -197,7 +203,8 @@ class Model:
             self.requests.append((local_to_remote(each).reversed, each))
 
     def _close(self, each: Callback, sock: Socket) -> None:
-        self.sockhash.pop(each.cookie, None)
+        if (key := self.sockhash.pop(each.cookie, None)) is not None:
+            self.unsure_sockhash.add(key)
         self.open.pop(each.cookie, None)
         if sock.direction is None:
             return

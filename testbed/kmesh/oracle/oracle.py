@@ -114,7 +114,7 @@ class Oracle:
             with suppress(Absent):
                 held = {sock.cookie for sock in there if sock.inode}
                 wanted = {of for cookie, of in model.sockhash.items() if cookie in held}
-                found += compare.sockhash(wanted, mesh.sockhash)
+                found += compare.sockhash(wanted, model.unsure_sockhash, mesh.sockhash)
         return found
 
 
