@@ -17,6 +17,18 @@ from testbed.mutants.code import code_digest
 from testbed.mutants.model import Built, Mutant
 from testbed.mutants.sources import Sources
 
+# What is undefined in C does what the compiler pleases, here and today: such a mutant is invalid, as
+# whoever compiles it is told.
+_UNDEFINED = (
+    "-Werror=return-type",
+    "-Werror=array-bounds",
+    "-Werror=uninitialized",
+    "-Werror=sometimes-uninitialized",
+    "-Werror=implicit-function-declaration",
+    "-Werror=int-conversion",
+    "-Werror=incompatible-pointer-types",
+)
+
 
 class Builder:
     """Makes objects of sources with a change in them. The unchanged ones are compiled first.
@@ -71,7 +83,7 @@ def _joined(digests: Sequence[str]) -> str:
 def _compiled(source: Path, text: str) -> tuple[bytes | None, str]:
     """The object (None: it does not compile) and what clang said."""
     *flags, _, _, _, _ = _command(source, (), ())  # the rest names the file that it reads and writes
-    command = [*flags, "-w", "-x", "c", "-c", "-", "-o", "-"]
+    command = [*flags, *_UNDEFINED, "-x", "c", "-c", "-", "-o", "-"]
     try:
         done = subprocess.run(command, input=text.encode(), capture_output=True, check=False)
     except OSError as error:

@@ -16,7 +16,7 @@ from testbed.mutants.model import Built, Failure, Mutant, Result, Verdict
 from testbed.mutants.order import Order
 from testbed.mutants.pool import Ended, Pool
 from testbed.mutants.runs import Run
-from testbed.mutants.suite import check_names
+from testbed.mutants.suite import check_names, scenario_names
 
 DEADLINE_S = 60.0
 _OF_REFERENCE_S = 600.0
@@ -41,6 +41,7 @@ class Campaign:
 
     def __init__(self, session: pytest.Session, at_once: int, step: Step) -> None:
         self.checks = check_names(session.items)
+        self.scenarios = scenario_names(session.items)
         self._session = session
         self._at_once = at_once
         self._step = step
@@ -152,14 +153,14 @@ class UnchangedFails(ProgramError):
     exit_code = ExitCode.FAILED
 
 
-def demand_all_pass(baseline: Baseline, checks: Sequence[str]) -> None:
+def demand_all_pass(baseline: Baseline, scenarios: Sequence[str]) -> None:
     """`UnchangedFails` names the scenarios that fail."""
     if baseline.failing:
-        names = "\n".join(f"{checks[failure.item]}: {failure.why}" for failure in baseline.failing)
+        names = "\n".join(f"{scenarios[failure.item]}: {failure.why}" for failure in baseline.failing)
         count = len(baseline.failing)
         raise UnchangedFails(
             "measure what the scenarios catch",
-            f"{count} of {len(checks)} fail{'s' if count == 1 else ''} on the unchanged programs",
+            f"{count} of {len(scenarios)} fail{'s' if count == 1 else ''} on the unchanged programs",
             "mend that first",
             names,
         )

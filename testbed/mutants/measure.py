@@ -151,13 +151,13 @@ class _Measurement:
                 "scenarios": sum(run.ran for run in runs),
                 "seconds": round(seconds, 1),
                 "alarms": [
-                    {"run": run.key + 1, "check": campaign.checks[each.item], "why": each.why}
+                    {"run": run.key + 1, "scenario": campaign.scenarios[each.item], "why": each.why}
                     for run in runs
                     for each in run.failures
                 ],
             }
         )
-        if not print_runs(self._console, runs, campaign.checks, seconds):
+        if not print_runs(self._console, runs, campaign.scenarios, seconds):
             self._code = ExitCode.FAILED
 
     def _mutants(
@@ -167,7 +167,7 @@ class _Measurement:
         bar.begin("unchanged", 1)
         baseline = campaign.baseline(prepared.objects)
         if not request.objects:
-            demand_all_pass(baseline, campaign.checks)
+            demand_all_pass(baseline, campaign.scenarios)
         all_asked = request.everything or bool(request.only)
         ran, decided = one_of_each(built, prepared.digest, subject.argued, run_argued=all_asked)
         bar.begin("mutants", len(ran))
@@ -176,9 +176,17 @@ class _Measurement:
             remove_what_the_killed_left()
         bar.end()
         verdicts = with_twins(built, ran, results, decided)
-        left_out = dict.fromkeys(campaign.checks[failure.item] for failure in baseline.failing)
+        left_out = dict.fromkeys(campaign.scenarios[failure.item] for failure in baseline.failing)
         seconds = time.monotonic() - self._begun
-        score = Score(verdicts, tuple(campaign.checks), tuple(left_out), len(ran), seconds, subject.argued)
+        score = Score(
+            verdicts,
+            tuple(campaign.checks),
+            tuple(campaign.scenarios),
+            tuple(left_out),
+            len(ran),
+            seconds,
+            subject.argued,
+        )
         self._write(score.as_dict())
         print_score(
             self._console, score, request.target, everything=request.everything, options=request.origin

@@ -33,7 +33,7 @@ def print_score(
     if score.left_out:
         console.print()
         console.print(
-            Text(f"left out: {len(score.left_out)} checks that fail on the unchanged objects", "yellow")
+            Text(f"left out: {len(score.left_out)} scenarios that fail on the unchanged objects", "yellow")
         )
         for check in score.left_out:
             console.print(Text(f"    {check}"), soft_wrap=True)

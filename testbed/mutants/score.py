@@ -11,13 +11,16 @@ from testbed.mutants.model import Result, Verdict
 
 @dataclass(frozen=True)
 class Score:
-    """``checks`` are the scenarios' names by number, ``left_out`` those that fail on the unchanged set.
+    """``scenarios`` are their names by number, ``checks`` what each is of; several are of one check.
+
+    ``left_out`` are the names of scenarios that fail on the unchanged set.
 
     ``argued`` are the reasons, by id, why a mutant is said to be equivalent.
     """
 
     results: tuple[Result, ...]
     checks: tuple[str, ...]
+    scenarios: tuple[str, ...]
     left_out: tuple[str, ...]
     runs: int
     seconds: float
@@ -67,11 +70,11 @@ class Score:
         return found
 
     def idle(self) -> list[str]:
-        """Checks that killed nothing, in their order."""
+        """Checks that killed nothing, in their order; of those that were run."""
+        pairs = zip(self.checks, self.scenarios, strict=True)
+        ran = dict.fromkeys(check for check, scenario in pairs if scenario not in self.left_out)
         kills = self.kills()
-        return [
-            check for check in dict.fromkeys(self.checks) if check not in kills and check not in self.left_out
-        ]
+        return [check for check in ran if check not in kills]
 
     def as_dict(self) -> dict[str, object]:
         """For JSON: the four counts, ``errors``, ``score`` in percent, and every mutant."""
@@ -100,7 +103,10 @@ class Score:
             "old": mutant.old,
             "new": mutant.new,
             "verdict": result.verdict.value,
-            "by": [{"check": self.checks[each.item], "why": each.why} for each in result.by],
+            "by": [
+                {"check": self.checks[each.item], "scenario": self.scenarios[each.item], "why": each.why}
+                for each in result.by
+            ],
             "reason": result.reason,
             "ran": result.ran,
             "seconds": round(result.seconds, 3),

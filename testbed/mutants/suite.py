@@ -115,10 +115,16 @@ def with_scenarios(selection: Selection, work: Callable[[pytest.Session], None])
 
 
 def check_names(items: Sequence[pytest.Item]) -> list[str]:
-    """Of each scenario its name without the family: a check is one in every family."""
+    """Of each scenario the check that it is of: a row of the table of verdicts, whatever the family."""
     names = []
     for item in items:
         what = about(item)
         name = short_name(item.nodeid).partition("[")[0]
-        names.append(f"{name}[{what.variant}]" if what.variant else name)
+        variant = what.variant or what.row
+        names.append(f"{name}[{variant}]" if variant else name)
     return names
+
+
+def scenario_names(items: Sequence[pytest.Item]) -> list[str]:
+    """Of each scenario its name as `testbed check --list` prints it."""
+    return [short_name(item.nodeid) for item in items]

@@ -21,7 +21,9 @@ def a_mutant(name: str = "") -> Mutant:
 def a_score(*verdicts: Verdict, name: str = "", **more: dict[str, str]) -> Score:
     by = (Failure(0, "why"),)
     results = tuple(Result(a_mutant(name), each, by if each is Verdict.KILLED else ()) for each in verdicts)
-    return Score(results, ("1_x::check", "1_x::check", "1_x::idle"), (), 1, 1.0, **more)
+    checks = ("1_x::check", "1_x::check", "1_x::idle", "1_x::broken")
+    scenarios = ("1_x::check[v4]", "1_x::check[v6]", "1_x::idle[v4]", "1_x::broken[v4]")
+    return Score(results, checks, scenarios, ("1_x::broken[v4]",), 1, 1.0, **more)
 
 
 KILLED, SURVIVED = Verdict.KILLED, Verdict.SURVIVED
