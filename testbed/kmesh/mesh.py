@@ -18,16 +18,10 @@ from testbed.closing import Closing
 from testbed.errors import UsageError
 from testbed.kmesh.abi import Absent, Direction, Verdict
 from testbed.kmesh.config import Config
+from testbed.kmesh.log_event import LogEvent
 from testbed.kmesh.oracle.ledger import Connecting, Ledger
 from testbed.kmesh.profile import Profile, Role, load_profile
-from testbed.kmesh.records import (
-    AccessRecord,
-    AuthRequest,
-    LogEvent,
-    ObserveRecord,
-    Storage,
-    waypoint_metadata,
-)
+from testbed.kmesh.records import AccessRecord, AuthRequest, ObserveRecord, Storage, waypoint_metadata
 from testbed.kmesh.roles import Roles
 from testbed.kmesh.routes import fill_routes
 from testbed.kmesh.views import ManagedSet, SockhashKeys, StorageMap, Stream, VerdictMap

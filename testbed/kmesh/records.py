@@ -233,22 +233,6 @@ def _decode_destination(data: bytes, version: int, ports: PortOrder) -> Destinat
 
 
 @dataclass(frozen=True)
-class LogEvent:
-    """An error that the program reported about itself."""
-
-    ret: int
-    message: str
-
-    @classmethod
-    def decode(cls, data: bytes) -> LogEvent:
-        text = data[4:].partition(b"\0")[0].decode(errors="backslashreplace")
-        return cls(int.from_bytes(data[:4], "little", signed=True), text.rstrip())
-
-    def __str__(self) -> str:
-        return f"{self.message} (ret {self.ret})"
-
-
-@dataclass(frozen=True)
 class Storage:
     """A socket's storage. ``asked_for`` is the original destination, None where no connect() set it.
 

@@ -10,9 +10,10 @@ from testbed.bpf.maps import Map
 from testbed.bpf.program_set import ProgramSet
 from testbed.kmesh.abi import Absent
 from testbed.kmesh.layouts import Layout
+from testbed.kmesh.log_event import LogEvent
 from testbed.kmesh.oracle.ledger import Ledger
 from testbed.kmesh.profile import Profile, RecordSpec, Role
-from testbed.kmesh.records import AccessRecord, AuthRequest, LogEvent, ObserveRecord
+from testbed.kmesh.records import AccessRecord, AuthRequest, ObserveRecord
 from testbed.kmesh.views import ManagedSet, SockhashKeys, StorageMap, Stream, VerdictMap
 
 R = TypeVar("R")
@@ -24,9 +25,7 @@ class Roles:
     Ring consumers close with ``stack``.
     """
 
-    def __init__(
-        self, program_set: ProgramSet, profile: Profile, ledger: Ledger, stack: ExitStack
-    ) -> None:
+    def __init__(self, program_set: ProgramSet, profile: Profile, ledger: Ledger, stack: ExitStack) -> None:
         self._set = program_set
         self._profile = profile
         self._ledger = ledger

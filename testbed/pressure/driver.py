@@ -26,7 +26,7 @@ from testbed.lab.wait import eventually
 from testbed.pressure.worker import PACKET, files
 
 _START = (
-    "import sys; sys.path.insert(0, sys.argv[2]); from testbed.pressure.worker import main; main(sys.argv[1])"
+    "import sys; sys.path.append(sys.argv[2]); from testbed.pressure.worker import main; main(sys.argv[1])"
 )
 _ROLES = ("server", "client")
 # A TIME_WAIT of each connection for a minute, and no port that another one has: the hosts are the

@@ -12,7 +12,8 @@ from testbed.errors import errno_name
 from testbed.kernel.sockdiag import TcpState
 from testbed.kmesh.abi import Direction, PortOrder, Verdict
 from testbed.kmesh.layouts import Layout
-from testbed.kmesh.records import TUPLE_SIZE, LogEvent
+from testbed.kmesh.log_event import LogEvent
+from testbed.kmesh.records import TUPLE_SIZE
 
 _OUT, _IN = Direction.OUTBOUND, Direction.INBOUND
 _BITS = {

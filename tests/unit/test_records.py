@@ -10,10 +10,10 @@ import pytest
 from testbed.kernel.sockdiag import TcpState
 from testbed.kmesh.abi import HOST_ORDER, NETWORK_ORDER, Absent, Direction, PortOrder
 from testbed.kmesh.layouts import Layout
+from testbed.kmesh.log_event import LogEvent
 from testbed.kmesh.profile import RecordSpec, builtin_profiles, load_profile
 from testbed.kmesh.records import (
     AuthRequest,
-    LogEvent,
     MalformedRecord,
     ObserveRecord,
     Storage,

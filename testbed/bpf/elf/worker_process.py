@@ -19,7 +19,7 @@ from testbed.logs import save_log
 
 _FDS = 253
 _START = (
-    "import sys; sys.path.insert(0, sys.argv[1]); "
+    "import sys; sys.path.append(sys.argv[1]); "
     "from testbed.bpf.elf.worker import main; main(*map(int, sys.argv[2:]))"
 )
 

@@ -6,6 +6,7 @@ import select
 import socket
 import struct
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
@@ -14,9 +15,11 @@ from testbed.kernel.sockdiag import TcpState
 from testbed.kernel.syscalls import disconnect
 from testbed.kmesh.abi import Absent, Direction
 from testbed.kmesh.catalogue.stage import await_connected
+from testbed.kmesh.log_event import LogEvent
 from testbed.kmesh.mesh import Mesh
 from testbed.kmesh.oracle.oracle import Oracle
-from testbed.kmesh.records import LogEvent, Storage
+from testbed.kmesh.records import Storage
+from testbed.kmesh.views import Stream
 from testbed.lab.gate import Gate
 from testbed.lab.pair import Pair
 from testbed.lab.payload import difference
@@ -37,6 +40,7 @@ def told(mesh: Mesh) -> list[LogEvent]:
     for event in events:
         assert event.message.isprintable(), event
         assert -4096 < event.ret < 256, event
+        assert not any(event.unused), f"{event}: what follows it is not zero: {event.unused.hex()}"
     return events
 
 
@@ -58,6 +62,14 @@ def test_a_lost_segment_is_counted(pair: Pair, mesh: Mesh, tap: Tap) -> None:
         assert closed.figures.lost_out
 
 
+def waiting_for(stream: Stream[Any]) -> select.poll:
+    """Of what has come until now nothing is left to be waited for."""
+    stream.read()
+    poll = select.poll()
+    poll.register(stream.fileno(), select.POLLIN)
+    return poll
+
+
 def retransmitted(sock: socket.socket) -> int:
     """tcpi_total_retrans of struct tcp_info."""
     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
@@ -70,10 +82,12 @@ def test_a_full_ring_of_requests(pair: Pair, mesh: Mesh, oracle: Oracle) -> None
     assert ring is not None
     room = mesh.programs.maps[ring].max_entries // (mesh.profile.records.auth_request.size + _RING_HEADER)
     mesh.manage(pair.server)
+    poll = waiting_for(mesh.log)
     with ExitStack() as stack, pair.listen() as listener:
         for _ in range(room + 1):
             stack.enter_context(pair.connect(listener=listener))
         assert len(mesh.auth_requests) == room
+        assert poll.poll(2000), "who waits for the log was not woken"
         assert len(told(mesh)) == 1
         oracle.excuse("request: missing")
 
@@ -156,11 +170,8 @@ def test_without_its_storage_nothing_is_written(pair: Pair, mesh: Mesh) -> None:
 @pytest.mark.parametrize("ring", ["observed", "auth_requests"])
 def test_who_waits_is_woken(pair: Pair, mesh: Mesh, ring: str) -> None:
     """a record wakes who waits for it"""
-    stream = getattr(mesh, ring)
     mesh.manage(pair.server)
-    stream.read()
-    poll = select.poll()
-    poll.register(stream.fileno(), select.POLLIN)
+    poll = waiting_for(getattr(mesh, ring))
     with pair.connect():
         assert poll.poll(2000), "a consumer that waits in epoll_wait() was not woken"
 
