@@ -5,11 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,10 +23,8 @@ from testbed.kmesh.profile import load_profile
 from testbed.kmesh.subject import load_subject
 from testbed.pytest_plugin import parse_families
 from testbed.report.results import Collector, in_order, short_name
+from testbed.report.session import Selection, only_ours
 from testbed.report.table import print_failures, print_skips, print_violations, summary, verdict_table
-
-_PRINTED_NAME = re.compile(r"(\w+)::([\w\[\]-]+)")
-SCENARIOS = Path(__file__).resolve().parent / "kmesh" / "scenarios"
 
 
 @dataclass(frozen=True)
@@ -58,16 +53,15 @@ def need_root(what: str) -> None:
 
 
 def _arguments(request: Request) -> list[str]:
-    arguments = [
-        str(SCENARIOS),
-        *("-c", os.devnull, "--rootdir", str(SCENARIOS)),
-        *("-p", "testbed.pytest_plugin", "-p", "testbed.pytest_objects"),
-        *("-p", "testbed.report.about", "-p", "no:cacheprovider"),
-        *("--tb", "short", "-o", "verbosity_assertions=2", "--family", request.family),
-    ]
-    if request.expression:
-        # a name as it is printed, 4_close::x[v4], is in a module and in a test
-        arguments += ["-k", _PRINTED_NAME.sub(r"(\1 and \2)", request.expression)]
+    selection = Selection(
+        request.family,
+        request.expression,
+        request.abi,
+        request.objects,
+        request.tail_calls,
+        request.inner_maps,
+    )
+    arguments = [*selection.arguments(), "-o", "verbosity_assertions=2"]
     if request.list_only:
         arguments.append("--collect-only")
     elif request.workers != "0":
@@ -76,18 +70,6 @@ def _arguments(request: Request) -> list[str]:
         arguments.append("--stories")
     if request.junit is not None:
         arguments += ["--junitxml", str(request.junit)]
-    for option, values in (
-        ("--object", [path.resolve() for path in request.objects]),
-        ("--tail-call", request.tail_calls),
-        ("--inner-map", request.inner_maps),
-    ):
-        for value in values:
-            arguments += [option, str(value)]
-    if request.abi:
-        arguments += [
-            "--abi",
-            str(Path(request.abi).resolve() if Path(request.abi).is_file() else request.abi),
-        ]
     return arguments
 
 
@@ -110,20 +92,6 @@ def _validate(request: Request) -> tuple[str, ...]:
     return families
 
 
-@contextmanager
-def _only_ours() -> Iterator[None]:
-    """No plugin or option that a person's own pytest runs have: the contract runs the same everywhere."""
-    before = dict(os.environ)
-    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    os.environ.pop("PYTEST_ADDOPTS", None)
-    os.environ.pop("PYTEST_PLUGINS", None)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
 def run_check(request: Request, console: Console) -> ExitCode:
     """Runs the scenarios, or lists them. Returns the exit code; `TestbedError` when nothing could run."""
     if not request.list_only:
@@ -132,7 +100,7 @@ def run_check(request: Request, console: Console) -> ExitCode:
     origin = _describe_subject(request, console)
     collector = Collector()
     start = time.monotonic()
-    with _only_ours():
+    with only_ours():
         code = pytest.main(_arguments(request), plugins=[collector])
     _raise_problems(request, collector, code)
     if request.list_only:

@@ -192,7 +192,7 @@ def pair(lab: Lab, tap: Tap, family: Family) -> Pair:  # noqa: ARG001 (the tap t
 
 
 @pytest.fixture(scope="session")
-def settings_as_loaded(program_set: ProgramSet, profile: Profile) -> dict[str, object]:
+def settings_as_loaded(program_set: ProgramSet, profile: Profile) -> dict[str, int]:
     """``monitoring`` and ``log_level`` of the set before anybody changed them, where it has them."""
     from testbed.kmesh.config import settings_of
 
@@ -204,7 +204,7 @@ def history(
     bench: Bench,
     program_set: ProgramSet,
     profile: Profile,
-    settings_as_loaded: dict[str, object],  # noqa: ARG001 (what follows changes them)
+    settings_as_loaded: dict[str, int],  # noqa: ARG001 (what follows changes them)
 ) -> None:
     """Connections before the first of the tests: from then on every byte of the rings has been used.
 

@@ -23,8 +23,7 @@ REPLY_DEADLINE_S = 10.0
 _NEEDED = "run as root (CAP_SYS_ADMIN and CAP_NET_ADMIN) on Linux 5.10 or later"
 _AT_ONCE = 16  # brokers in a request: two descriptors each, of the 64 that a message may have
 _START = (
-    "import sys; sys.path.append(sys.argv[1]); "
-    "from testbed.kernel.broker import main; main(int(sys.argv[2]))"
+    "import sys; sys.path.append(sys.argv[1]); from testbed.kernel.broker import main; main(int(sys.argv[2]))"
 )
 
 

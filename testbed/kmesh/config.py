@@ -16,6 +16,7 @@ from testbed.lab.family import Address
 _NONE = bytes(16)
 _FIRST = bytes(4)
 LOG_LEVEL_INFO = 2
+_NUMBERS: tuple[Setting, ...] = ("monitoring", "log_level")
 
 
 class Config:
@@ -124,21 +125,25 @@ class Config:
         with self._ledger.entry(Configured("monitoring", on)):
             self._set("monitoring", int(on).to_bytes(4, "little"))
 
+    def number(self, name: Setting) -> int:
+        """A setting as the program reads it."""
+        return int.from_bytes(self._get(name), "little")
+
     @property
     def log_level(self) -> int:
-        return int.from_bytes(self._get("log_level"), "little")
+        return self.number("log_level")
 
     @log_level.setter
     def log_level(self, level: int) -> None:
         self._set("log_level", level.to_bytes(4, "little"))
 
 
-def settings_of(program_set: ProgramSet, profile: Profile) -> dict[str, object]:
-    """``monitoring`` and ``log_level`` of a loaded set; those that it has."""
+def settings_of(program_set: ProgramSet, profile: Profile) -> dict[str, int]:
+    """``monitoring`` and ``log_level`` of a loaded set as numbers; those that it has."""
     name = profile.map_name("config")
     config = Config(profile, program_set.variables, program_set.maps.get(name) if name else None)
-    found: dict[str, object] = {}
-    for setting in ("monitoring", "log_level"):
+    found: dict[str, int] = {}
+    for setting in _NUMBERS:
         with suppress(Absent):
-            found[setting] = getattr(config, setting)
+            found[setting] = config.number(setting)
     return found

@@ -169,7 +169,7 @@ class Profile(_Part):
     routes: Routes | None = None
     records: Records
     config: Mapping[Setting, str | Place] = {}
-    defaults: Mapping[Setting, bool | int] = {}
+    defaults: Mapping[Setting, int] = {}
     lacks: Mapping[Lack, str] = {}
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from testbed.bpf.diagnostics import compiler_digest
-from testbed.bpf.elf.clang import _command
+from testbed.bpf.elf.clang import compile_command
 from testbed.errors import MachineError, ProgramError, errno_name
 from testbed.mutants.code import code_digest
 from testbed.mutants.model import Built, Mutant
@@ -82,7 +82,7 @@ def _joined(digests: Sequence[str]) -> str:
 
 def _compiled(source: Path, text: str) -> tuple[bytes | None, str]:
     """The object (None: it does not compile) and what clang said."""
-    *flags, _, _, _, _ = _command(source, (), ())  # the rest names the file that it reads and writes
+    *flags, _, _, _, _ = compile_command(source, (), ())  # the rest names the file that it reads and writes
     command = [*flags, *_UNDEFINED, "-x", "c", "-c", "-", "-o", "-"]
     try:
         done = subprocess.run(command, input=text.encode(), capture_output=True, check=False)

@@ -21,8 +21,9 @@ from testbed.mutants.progress import Bar, progress_bar
 from testbed.mutants.report import print_mutants, print_runs, print_score
 from testbed.mutants.score import Score
 from testbed.mutants.subject import Prepared, Subject, era_of, of_objects, of_sources
-from testbed.mutants.suite import Selection, with_scenarios
+from testbed.mutants.suite import with_scenarios
 from testbed.mutants.twins import one_of_each, with_twins
+from testbed.report.session import Selection
 
 HAND_PICKED = "hand-picked"
 
@@ -127,12 +128,12 @@ class _Measurement:
     def _selection(self, prepared: Prepared) -> Selection:
         request = self._request
         return Selection(
-            request.abi or era_of(prepared.objects),
             request.families,
             request.expression,
+            request.abi or era_of(prepared.objects),
+            request.objects,
             request.tail_calls,
             request.inner_maps,
-            request.objects,
         )
 
     def _build(self, prepared: Prepared, chosen: Sequence[Mutant], bar: Bar) -> list[Built]:

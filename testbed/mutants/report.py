@@ -99,18 +99,17 @@ def _difference(result: Result, options: str) -> Iterator[Text]:
 
 
 def _matrix(score: Score, *, everything: bool) -> Iterator[Table | Text]:
-    """Rows are checks, the strongest first; columns files."""
+    """Rows are checks, the strongest first: how many mutants of each file."""
     kills = score.kills()
-    files = [file for file in score.files if any(counts[file] for counts in kills.values())]
     what = "fails on" if everything else "kills first"
     if kills:
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
-        table.add_column(f"check {what}")
-        table.add_column("all", justify="right")
-        for file in files:
-            table.add_column(PurePosixPath(file).name, justify="right")
+        table.add_column(what, justify="right", no_wrap=True)
+        table.add_column("check", overflow="fold")
+        table.add_column("mutants of")
         for check, counts in sorted(kills.items(), key=lambda each: (-each[1].total(), each[0])):
-            table.add_row(check, str(counts.total()), *(str(counts[file] or "") for file in files))
+            of = ", ".join(f"{PurePosixPath(file).name} {count}" for file, count in counts.most_common())
+            table.add_row(str(counts.total()), check, Text(of, style="dim"))
         yield table
     idle = score.idle()
     if everything and idle:

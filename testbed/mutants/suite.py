@@ -2,54 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import pytest
 
-import testbed.kmesh.scenarios
 from testbed.errors import MachineError, TestbedError, UsageError
 from testbed.report.about import about
 from testbed.report.results import short_name
-
-_PRINTED_NAME = re.compile(r"(\w+)::([\w\[\]-]+)")
-SCENARIOS = Path(testbed.kmesh.scenarios.__file__).parent
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which scenarios, on which interface: as the options of ``testbed check``."""
-
-    abi: str
-    families: str
-    expression: str = ""
-    tail_calls: tuple[str, ...] = ()
-    inner_maps: tuple[str, ...] = ()
-    objects: tuple[Path, ...] = ()
-
-    def arguments(self) -> list[str]:
-        words = [
-            *(str(SCENARIOS), "-c", os.devnull, "--rootdir", str(SCENARIOS), "-s", "--tb", "short"),
-            *("-p", "testbed.pytest_plugin", "-p", "testbed.pytest_objects", "-p", "no:cacheprovider"),
-            *("--abi", self.abi),
-        ]
-        if self.families:
-            words += ["--family", self.families]
-        if self.expression:
-            # a name as it is printed, 4_close::x[v4], is in a module and in a test
-            words += ["-k", _PRINTED_NAME.sub(r"(\1 and \2)", self.expression)]
-        for option, values in (
-            ("--object", self.objects),
-            ("--tail-call", self.tail_calls),
-            ("--inner-map", self.inner_maps),
-        ):
-            for value in values:
-                words += [option, str(value)]
-        return words
+from testbed.report.session import Selection, only_ours
 
 
 class _Driver:
@@ -79,20 +39,6 @@ class _Driver:
         return True
 
 
-@contextmanager
-def _only_ours() -> Iterator[None]:
-    """No plugin or option that a person's own pytest runs have."""
-    before = dict(os.environ)
-    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS"):
-        os.environ.pop(name, None)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
 def with_scenarios(selection: Selection, work: Callable[[pytest.Session], None]) -> None:
     """Collects the scenarios and does ``work`` with the session, whose items they are.
 
@@ -100,8 +46,8 @@ def with_scenarios(selection: Selection, work: Callable[[pytest.Session], None])
     ``work`` raises.
     """
     driver = _Driver(work)
-    with _only_ours():
-        code = pytest.main(selection.arguments(), plugins=[driver])
+    with only_ours():
+        code = pytest.main([*selection.arguments(), "-s"], plugins=[driver])
     if driver.error is not None:
         raise driver.error
     if driver.problems:

@@ -62,7 +62,8 @@ def compile_objects(
     return outputs
 
 
-def _command(source: Path, include: Sequence[Path], defines: Sequence[str]) -> list[str]:
+def compile_command(source: Path, include: Sequence[Path], defines: Sequence[str]) -> list[str]:
+    """clang's words, which end with ``-c SOURCE -o -``."""
     place = source.parent.resolve()
     # for BPF, clang does not look where a distribution keeps what differs by architecture (asm/)
     of_architecture = f"/usr/include/{platform.machine()}-linux-gnu"
@@ -79,7 +80,7 @@ def _command(source: Path, include: Sequence[Path], defines: Sequence[str]) -> l
 
 
 def _compiled(source: Path, include: Sequence[Path], defines: Sequence[str]) -> bytes:
-    command = _command(source, include, defines)
+    command = compile_command(source, include, defines)
     try:
         done = subprocess.run(command, capture_output=True, check=False)
     except OSError as error:
