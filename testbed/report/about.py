@@ -6,7 +6,7 @@ With xdist the process that reports has collected nothing itself.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import astuple, dataclass
 from enum import Enum
 from typing import Protocol
@@ -70,6 +70,15 @@ def about(item: pytest.Item) -> About:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         item.user_properties.append((_PROPERTY, json.dumps(astuple(about(item)))))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What keeps one scenario from running keeps all of them: a worker need not try each."""
+    report = yield
+    if SETUP_ERROR in dict(report.user_properties):
+        item.session.shouldstop = "nothing can be run"
+    return report
 
 
 def sent_along(nodeid: str, properties: Sequence[tuple[str, object]]) -> About:

@@ -46,7 +46,7 @@ def test_the_top_says_what_the_set_contains(testbed_command: Run, objects: dict[
 
 def test_sockops_alone(testbed_command: Run, objects: dict[str, Path]) -> None:
     """OUTBOUND runs with storage that the test makes; what sk_msg writes cannot be tested, and is said."""
-    done = testbed_command("check", "--family", "v6", *options(objects["sockops"]))
+    done = testbed_command("check", "--family", "v6", "-k", "not catalogue", *options(objects["sockops"]))
     assert done.returncode == 0, done.stdout
     assert "untested  no connect4 program: the test makes the storage of IPv4 clients" in done.stdout
     assert "no sk_msg program: nothing writes metadata ahead of the payload" in done.stdout

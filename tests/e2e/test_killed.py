@@ -24,7 +24,7 @@ from tests.machine import belongings, cgroups_of, picture
 def check() -> Iterator[subprocess.Popen[bytes]]:
     """A check that runs, for a while at least."""
     with subprocess.Popen(
-        [sys.executable, "-m", "testbed", "check"],
+        [sys.executable, "-m", "testbed", "check", "-k", "not catalogue"],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

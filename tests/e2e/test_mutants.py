@@ -20,6 +20,7 @@ from testbed.mutants.subject import of_sources
 from tests.conftest import ROOT, Run
 from tests.machine import belongings, cgroups_of, picture
 
+MORE = ("--family", "v4", "-k", "1_enrolment or 2_established")
 FEW = ("--family", "v4", "-k", "enrolment")  # what is tried on each mutant here: a tenth of a second's worth
 
 
@@ -69,6 +70,14 @@ def test_every_kind_of_verdict(measured: Callable[..., tuple[int, dict[str, Any]
     assert killed["by"][0]["check"].startswith("1_enrolment::")
 
 
+def test_a_sample(measured: Callable[..., tuple[int, dict[str, Any], str]]) -> None:
+    code, found, said = measured("--sample", "8", "--seed", "4", "--target", "0", *MORE)
+    assert code == 0, said
+    assert sum(found[name] for name in ("killed", "survived", "invalid", "equivalent")) == 8
+    assert found["killed"] > 1
+
+
+@pytest.mark.long
 def test_a_sample_is_reproducible(measured: Callable[..., tuple[int, dict[str, Any], str]]) -> None:
     first, second = (
         measured("--sample", "8", "--seed", "5", "-n", workers, *FEW)[1] for workers in ("1", "2")
@@ -82,6 +91,7 @@ def test_a_sample_is_reproducible(measured: Callable[..., tuple[int, dict[str, A
     assert [first[name] for name in counts] == [second[name] for name in counts]
 
 
+@pytest.mark.long
 def test_all_shows_what_every_check_is_good_for(
     measured: Callable[..., tuple[int, dict[str, Any], str]],
 ) -> None:
@@ -94,6 +104,7 @@ def test_all_shows_what_every_check_is_good_for(
     assert not set(found["idle"]) & set(found["matrix"])
 
 
+@pytest.mark.long
 def test_without_sound_programs_there_are_no_verdicts(
     measured: Callable[..., tuple[int, dict[str, Any], str]], tmp_path: Path
 ) -> None:
@@ -108,6 +119,7 @@ def test_without_sound_programs_there_are_no_verdicts(
     assert "1_enrolment::port_929_enrols" in said
 
 
+@pytest.mark.long
 def test_mutants_of_objects(measured: Callable[..., tuple[int, dict[str, Any], str]], tmp_path: Path) -> None:
     objects = [word for path in build_reference(tmp_path) for word in ("--object", str(path))]
     code, found, said = measured(*objects, "--sample", "6", "--seed", "2", "--target", "0", *FEW)
@@ -120,6 +132,7 @@ def test_mutants_of_objects(measured: Callable[..., tuple[int, dict[str, Any], s
     }
 
 
+@pytest.mark.long
 def test_the_unchanged_programs_raise_no_alarm(
     measured: Callable[..., tuple[int, dict[str, Any], str]],
 ) -> None:
@@ -156,7 +169,13 @@ def child_at_work(run: subprocess.Popen[str]) -> int:
     return eventually(found, awaited="a child with a lab", deadline=20)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number",
+    [
+        *(pytest.param(each, marks=pytest.mark.long) for each in (signal.SIGINT, signal.SIGTERM)),
+        signal.SIGKILL,
+    ],
+)
 def test_nothing_is_left(run: subprocess.Popen[str], testbed_command: Run, number: signal.Signals) -> None:
     child = child_at_work(run)
     os.kill(child, signal.SIGSTOP)  # it holds the same while it is looked at
@@ -178,6 +197,7 @@ def assert_gone(held: set[str]) -> None:
     eventually(lambda: not left(), awaited=lambda: f"the end of {left()}", deadline=10)
 
 
+@pytest.mark.long
 def test_a_run_that_is_killed_is_no_verdict(run: subprocess.Popen[str]) -> None:
     os.kill(child_at_work(run), signal.SIGKILL)
     _, said = run.communicate(timeout=20)

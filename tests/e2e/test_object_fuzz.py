@@ -192,7 +192,10 @@ def load(loader: ObjectLoader, path: Path) -> None:
         dict(made.globals)
 
 
-@pytest.mark.parametrize("what", ["tables", "types", "code", "anything"])
+@pytest.mark.parametrize(
+    "what",
+    [*(pytest.param(each, marks=pytest.mark.long) for each in ("tables", "types", "code")), "anything"],
+)
 def test_a_damaged_object(
     objects: list[bytes], what: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
