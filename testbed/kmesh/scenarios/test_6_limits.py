@@ -128,7 +128,7 @@ def test_a_socket_cannot_be_in_the_sockhash_again(pair: Pair, mesh: Mesh, oracle
 
 
 def test_storage_lost_in_the_handshake(pair: Pair, mesh: Mesh) -> None:
-    """storage removed before it is established: told, not reported"""
+    """storage removed in the handshake: told, not reported"""
     mesh.manage(pair.client)
     with pair.listen() as listener, pair.client_socket() as sock:
         address = pair.server.address(pair.family.version)
