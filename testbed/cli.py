@@ -15,6 +15,7 @@ import testbed
 from testbed.commands import explore as explore_command
 from testbed.commands import load as load_command
 from testbed.commands import mutants as mutants_command
+from testbed.commands.options import InnerMaps, TailCalls
 from testbed.errors import ExitCode, UsageError
 
 app = typer.Typer(
@@ -31,18 +32,6 @@ app = typer.Typer(
 
 
 Objects = Annotated[list[Path], typer.Argument(metavar="OBJECT", help="ELF objects.", show_default=False)]
-TailCalls = Annotated[
-    list[str] | None,
-    typer.Option("--tail-call", metavar="MAP:INDEX=PROGRAM", help="An entry of a program array."),
-]
-InnerMaps = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--inner-map",
-        metavar="MAP=TYPE:KEY:VALUE:ENTRIES",
-        help="What the maps in a map of maps look like, where the object does not say.",
-    ),
-]
 
 
 def _console() -> Console:

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from testbed.commands.options import InnerMaps, TailCalls
+
 EPILOG = (
     "Examples:  [bold]sudo testbed explore[/]  ·  [bold]sudo testbed explore --seconds 600[/]"
     "  ·  [bold]sudo testbed explore --seed 1234[/]"
@@ -29,20 +31,8 @@ def explore(
     abi: Annotated[
         str, typer.Option("--abi", metavar="ERA|FILE", help="The objects' ABI, if not as recognised.")
     ] = "",
-    tail_calls: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--tail-call", metavar="MAP:INDEX=PROGRAM", help="An entry of a program array of the objects."
-        ),
-    ] = None,
-    inner_maps: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--inner-map",
-            metavar="MAP=TYPE:KEY:VALUE:ENTRIES",
-            help="What is in a map of maps of the objects.",
-        ),
-    ] = None,
+    tail_calls: TailCalls = None,
+    inner_maps: InnerMaps = None,
     family: Annotated[
         str, typer.Option("--family", metavar="F[,F…]", help="Families to connect in; all of them otherwise.")
     ] = "v4,v6,mapped,mapped-client",

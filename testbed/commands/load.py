@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from testbed.commands.options import InnerMaps, TailCalls
 from testbed.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -51,18 +52,6 @@ Skip = Annotated[
 ]
 Log = Annotated[
     bool, typer.Option("--log", help="Keep the verifier's whole log of every program, and name the file.")
-]
-TailCalls = Annotated[
-    list[str] | None,
-    typer.Option("--tail-call", metavar="MAP:INDEX=PROGRAM", help="An entry of a program array."),
-]
-InnerMaps = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--inner-map",
-        metavar="MAP=TYPE:KEY:VALUE:ENTRIES",
-        help="What the maps in a map of maps look like, where the object does not say.",
-    ),
 ]
 MaxEntries = Annotated[
     list[str] | None,

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from testbed.commands.options import InnerMaps, TailCalls
+
 EPILOG = (
     "Examples:  [bold]sudo testbed mutants[/]  ·  [bold]sudo testbed mutants --sample 50 --seed 7[/]"
     "  ·  [bold]sudo testbed mutants --only reversed-auth-tuple[/]  ·  [bold]testbed mutants --list[/]"
@@ -25,16 +27,6 @@ _Objects = Annotated[
 ]
 _Abi = Annotated[
     str, typer.Option("--abi", metavar="ERA|FILE", help="The ABI to check, if not as recognised.")
-]
-_TailCalls = Annotated[
-    list[str] | None,
-    typer.Option("--tail-call", metavar="MAP:INDEX=PROGRAM", help="An entry of the objects' program array."),
-]
-_InnerMaps = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--inner-map", metavar="MAP=TYPE:KEY:VALUE:ENTRIES", help="What is in the objects' map of maps."
-    ),
 ]
 _Family = Annotated[
     str, typer.Option("--family", metavar="F[,F…]", help="Families to connect in; all of them otherwise.")
@@ -79,8 +71,8 @@ def mutants(
     source: _Source = None,
     objects: _Objects = None,
     abi: _Abi = "",
-    tail_calls: _TailCalls = None,
-    inner_maps: _InnerMaps = None,
+    tail_calls: TailCalls = None,
+    inner_maps: InnerMaps = None,
     family: _Family = "",
     expression: _Expression = "",
     sample: _Sample = 0,
