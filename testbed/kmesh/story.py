@@ -27,6 +27,8 @@ _CLOSING = {
     TcpState.CLOSING,
     TcpState.LAST_ACK,
 }
+# Of a closed connection: which FIN was counted, and what a busy machine had to send again.
+_BY_THE_WAY = {"sent_bytes", "received_bytes", "total_retrans", "lost_out"}
 _SAME_EACH_TIME = ("conn_success", "sent_bytes", "received_bytes", "protocol", "total_retrans", "lost_out")
 
 
@@ -95,7 +97,7 @@ def _callback(each: Callback, owners: dict[int, str]) -> str:
 def _record(record: ObserveRecord, owners: dict[int, str]) -> str:
     asked = f" asked for {_endpoint(*record.destination, owners)}" if record.destination else ""
     closed = record.state is TcpState.CLOSE
-    names = [name for name in _SAME_EACH_TIME if not (closed and name in {"sent_bytes", "received_bytes"})]
+    names = [name for name in _SAME_EACH_TIME if not (closed and name in _BY_THE_WAY)]
     numbers = " ".join(f"{name}={record.values[name]}" for name in names if name in record.values)
     unused = " unused bytes are not zero" if any(record.unused) else ""
     told = f"{record.direction.name}/{record.state.name} {_tuple(record.tuple, owners)}"

@@ -184,7 +184,7 @@ def test_nothing_is_left(run: subprocess.Popen[str], testbed_command: Run, numbe
     run.send_signal(number)
     if number is signal.SIGINT:
         os.kill(child, signal.SIGCONT)
-    _, said = run.communicate(timeout=20)
+    _, said = run.communicate(timeout=50)
     assert run.returncode == (130 if number is signal.SIGINT else -number), said
     assert testbed_command("gc").returncode == 0
     assert_gone(held)
@@ -200,6 +200,6 @@ def assert_gone(held: set[str]) -> None:
 @pytest.mark.long
 def test_a_run_that_is_killed_is_no_verdict(run: subprocess.Popen[str]) -> None:
     os.kill(child_at_work(run), signal.SIGKILL)
-    _, said = run.communicate(timeout=20)
+    _, said = run.communicate(timeout=50)
     assert run.returncode == 3
     assert "cannot run the scenarios on the unchanged programs: the run was killed by SIGKILL" in said
