@@ -86,8 +86,9 @@ def test_a_full_ring_of_requests(pair: Pair, mesh: Mesh, oracle: Oracle) -> None
     poll = waiting_for(mesh.log)
     with ExitStack() as stack, pair.listen() as listener:
         for _ in range(room + 1):
+            stack.callback(mesh.reports)  # that ring is not to be full
             stack.enter_context(pair.connect(listener=listener))
-            mesh.reports()  # that ring is not to be full
+            mesh.reports()
         assert len(mesh.auth_requests) == room
         assert poll.poll(2000), "who waits for the log was not woken"
         assert len(told(mesh)) == 1
