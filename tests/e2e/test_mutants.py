@@ -20,6 +20,7 @@ from testbed.mutants.subject import of_sources
 from tests.conftest import ROOT, Run
 from tests.machine import belongings, cgroups_of, picture
 
+ONE = ("--only", "control-port-swapped", "-n", "1")
 MORE = ("--family", "v4", "-k", "1_enrolment or 2_established")
 FEW = ("--family", "v4", "-k", "enrolment")  # what is tried on each mutant here: a tenth of a second's worth
 
@@ -146,7 +147,8 @@ def test_the_unchanged_programs_raise_no_alarm(
 def run() -> Iterator[subprocess.Popen[str]]:
     """A measurement that runs, for a while at least."""
     with subprocess.Popen(
-        [sys.executable, "-m", "testbed", "mutants", "--only", "control-port-swapped", "-n", "1"],
+        # whoever runs the tests in the background ignores Ctrl-C, and that is inherited
+        ["env", "--default-signal=INT", sys.executable, "-m", "testbed", "mutants", *ONE],  # noqa: S607
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
