@@ -73,6 +73,17 @@ def _arguments(request: Request) -> list[str]:
     return arguments
 
 
+def need_writable(file: Path) -> None:
+    """`UsageError` where a file cannot be written: before what it is for has run, and without a trace."""
+    there = file.exists()
+    try:
+        file.open("a", encoding="utf-8").close()
+    except OSError as error:
+        raise UsageError(f"write {file}", error.strerror or str(error)) from error
+    if not there:
+        file.unlink()  # it was a try; what ends before it is written leaves none
+
+
 def _validate(request: Request) -> tuple[str, ...]:
     try:
         families = parse_families(request.family)
@@ -82,13 +93,7 @@ def _validate(request: Request) -> tuple[str, ...]:
         raise UsageError("read -n", f"{request.workers!r} is neither a number nor auto")
     for file in (request.junit, request.stories):
         if file is not None and not request.list_only:
-            there = file.exists()
-            try:
-                file.open("a", encoding="utf-8").close()
-            except OSError as error:
-                raise UsageError(f"write {file}", error.strerror or str(error)) from error
-            if not there:
-                file.unlink()  # it was a try; what ends before it is written leaves none
+            need_writable(file)
     return families
 
 

@@ -174,12 +174,12 @@ def _request(
 def _press(
     paths: Sequence[Path], options: LoadOptions, request: Request, abi: str, json_file: Path | None
 ) -> ExitCode:
-    from testbed.check import need_root
+    from testbed.check import need_root, need_writable
     from testbed.pressure.report import pressure_report
     from testbed.pressure.subject import load_pressed
 
     if json_file is not None:
-        _try_to_write(json_file)
+        need_writable(json_file)
     need_root("put programs under pressure")
     console = Console(highlight=False)
     with load_pressed(paths, abi, options) as pressed:
@@ -189,17 +189,6 @@ def _press(
     if json_file is not None:
         json_file.write_text(text, encoding="utf-8")
     return code
-
-
-def _try_to_write(file: Path) -> None:
-    """`UsageError` where it cannot be written: before the run, and without a trace."""
-    there = file.exists()
-    try:
-        file.open("a", encoding="utf-8").close()
-    except OSError as error:
-        raise UsageError(f"write {file}", error.strerror or str(error)) from error
-    if not there:
-        file.unlink()
 
 
 def _family(name: str) -> Family:

@@ -91,11 +91,13 @@ def mutants(
     do not compile or that the kernel rejects, equivalent those that do the same as the unchanged
     programs. Exit code 0: enough of the others are killed, and each mistake picked by hand.
     """
-    from testbed.check import need_root
+    from testbed.check import need_root, need_writable
     from testbed.mutants.measure import Request, measure
 
     if not list_only:
         need_root("run the scenarios on mutants")
+    if json_file is not None:
+        need_writable(json_file)
     request = Request(
         source=source,
         objects=tuple(objects or ()),

@@ -11,6 +11,7 @@ from enum import IntEnum
 from testbed.kernel.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, dump
 
 NETLINK_SOCK_DIAG = 4
+_SO_COOKIE = 57  # Linux 4.12; not in Python's socket module
 _TCPDIAG_GETSOCK = 18
 _SOCK_DESTROY = 21
 _ALL_STATES = 0x1FFF  # not BOUND_INACTIVE: for that the kernel walks all ports of all namespaces, 0.8 ms
@@ -119,6 +120,11 @@ def destroy(sock: socket.socket, which: TcpSocket) -> None:
     )
     header = (_DESTROY.size, _SOCK_DESTROY, NLM_F_REQUEST | NLM_F_ACK, 1, 0)
     dump(sock, _DESTROY.pack(*header, family, socket.IPPROTO_TCP, 0, 0, _ALL_STATES, identity))
+
+
+def socket_cookie(sock: socket.socket) -> int:
+    """The kernel's number of a socket, the same in callbacks and in sock_diag."""
+    return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8), "little")
 
 
 def _parse(payload: bytes) -> TcpSocket:

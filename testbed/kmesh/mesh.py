@@ -16,6 +16,7 @@ from testbed.bpf.kinds import ProgramKind, Target
 from testbed.bpf.program_set import ProgramSet
 from testbed.closing import Closing
 from testbed.errors import UsageError
+from testbed.kernel.sockdiag import socket_cookie
 from testbed.kmesh.abi import Absent, Direction, Verdict
 from testbed.kmesh.config import Config
 from testbed.kmesh.log_event import LogEvent
@@ -29,7 +30,6 @@ from testbed.lab.family import Address, ConnTuple, Family
 from testbed.lab.host import Host
 from testbed.lab.lab import Lab
 from testbed.lab.wait import DEADLINE_S, Awaited
-from testbed.observe.tap import socket_cookie
 
 T = TypeVar("T")
 _ROLES: dict[str, Role] = {

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar, overload
 
 from testbed.bpf.libbpf import RingConsumer
 from testbed.bpf.maps import Map
+from testbed.kernel.sockdiag import socket_cookie
 from testbed.kmesh.abi import Absent, PortOrder, Verdict
 from testbed.kmesh.layouts import Layout
 from testbed.kmesh.oracle.ledger import Cleared, Judged, Ledger, Managed, Stored
@@ -21,7 +22,6 @@ from testbed.kmesh.records import (
 )
 from testbed.lab.family import Address, ConnTuple
 from testbed.lab.lab import Lab
-from testbed.observe.tap import socket_cookie
 
 R = TypeVar("R")
 

@@ -28,7 +28,7 @@ from testbed.errors import UsageError, errno_name
 from testbed.kernel.counters import counters
 from testbed.kernel.links import End, add_address, await_ready
 from testbed.kernel.netlink import execute, prepare
-from testbed.kernel.sockdiag import NETLINK_SOCK_DIAG, TcpSocket, destroy, tcp_sockets
+from testbed.kernel.sockdiag import NETLINK_SOCK_DIAG, TcpSocket, destroy, socket_cookie, tcp_sockets
 from testbed.kernel.sockstorage import socket_storages
 from testbed.kernel.spawner import Namespace
 from testbed.lab.command import COMMAND_DEADLINE_S, Command, CommandFailed, Completed
@@ -38,7 +38,6 @@ from testbed.lab.wait import DEADLINE_S
 __all__ = ["BeforeConnect", "Command", "CommandFailed", "Completed", "Host"]
 
 _SO_NETNS_COOKIE = 71  # Linux 5.14; not in Python's socket module
-_SO_COOKIE = 57  # Linux 4.12
 BeforeConnect = Callable[[Socket, Address, int], None]
 """Called with a client's socket and where it is about to connect to."""
 
@@ -219,7 +218,7 @@ class Host:
 
         `OSError`: EOPNOTSUPP where the kernel has no CONFIG_INET_DIAG_DESTROY.
         """
-        cookie = int.from_bytes(sock.getsockopt(SOL_SOCKET, _SO_COOKIE, 8), "little")
+        cookie = socket_cookie(sock)
         for each in self.tcp_sockets():
             if each.cookie == cookie:
                 destroy(self._socket_diag(), each)

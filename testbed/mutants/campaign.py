@@ -135,7 +135,6 @@ def verdict(mutant: Mutant, ended: Ended) -> Result:
     elif by:
         found = Verdict.KILLED
     elif ended.how == "deadline":
-        found = Verdict.KILLED
         by = (Failure(ended.last, ended.reason),) if ended.last >= 0 else ()
         found = Verdict.KILLED if by else Verdict.ERROR
     return Result(mutant, found, by, ended.reason, ended.ran, ended.seconds)

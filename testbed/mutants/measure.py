@@ -188,10 +188,10 @@ class _Measurement:
             seconds,
             subject.argued,
         )
-        self._write(score.as_dict())
         print_score(
             self._console, score, request.target, everything=request.everything, options=request.origin
         )
+        self._write(score.as_dict())
         if not score.enough(request.target):
             self._code = ExitCode.FAILED
 

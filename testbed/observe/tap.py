@@ -23,7 +23,7 @@ from testbed.bpf.program_set import ProgramSet
 from testbed.closing import Closing
 from testbed.data import data_dir
 from testbed.errors import EventsLost, UsageError
-from testbed.kernel.sockdiag import TcpState
+from testbed.kernel.sockdiag import TcpState, socket_cookie
 from testbed.lab.lab import Lab
 from testbed.observe.callbacks import Callback, CallbackFlag, Op, decode_callback
 
@@ -171,11 +171,3 @@ class Tap(Sequence[Callback], Closing):
         """Detaches; what was recorded stays readable through `story`."""
         self._closed = True
         self._undo.close()
-
-
-_SO_COOKIE = 57  # Linux 4.12; not in Python's socket module
-
-
-def socket_cookie(sock: socket.socket) -> int:
-    """The kernel's number of a socket, the same in callbacks and in sock_diag."""
-    return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8), "little")

@@ -78,6 +78,13 @@ def test_a_sample(measured: Callable[..., tuple[int, dict[str, Any], str]]) -> N
     assert found["killed"] > 1
 
 
+def test_a_file_that_cannot_be_written_is_told_before_minutes_have_gone(testbed_command: Run) -> None:
+    done = testbed_command("mutants", "--json", "/nowhere/out.json", "--only", "hand-picked")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[0] == "testbed: cannot write /nowhere/out.json: No such file or directory"
+    assert not done.stdout
+
+
 @pytest.mark.long
 def test_a_sample_is_reproducible(measured: Callable[..., tuple[int, dict[str, Any], str]]) -> None:
     first, second = (

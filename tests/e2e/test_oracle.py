@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from testbed.lab.family import Family
 from testbed.lab.lab import Lab
 from testbed.lab.pair import Pair
 from testbed.observe.tap import Tap
+from tests.conftest import Run
 from tests.e2e.test_plugin import pytest_in
 
 Mutate = Callable[[str, str, str], ProgramSet]
@@ -87,20 +89,24 @@ MISTAKES = {
 }
 
 
+def mistaken(folder: Path, file: str, old: str, new: str) -> list[Path]:
+    """The objects of the reference with one replacement."""
+    subprocess.run(["cp", "-r", data_dir("bpf"), folder / "bpf"], check=True)  # noqa: S607
+    path = folder / "bpf/include" / file
+    text = path.read_text(encoding="utf-8")
+    assert old in text, f"{file} has no {old!r} any more"
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    sources = [folder / f"bpf/{name}.c" for name in ("sockops", "connect")]
+    return compile_objects(sources, [folder / "bpf/include"], folder)
+
+
 @pytest.fixture
 def mutate(object_loader: ObjectLoader, tmp_path: Path) -> Iterator[Mutate]:
     """The reference with one replacement, compiled and loaded."""
     with ExitStack() as stack:
 
         def made(file: str, old: str, new: str) -> ProgramSet:
-            subprocess.run(["cp", "-r", data_dir("bpf"), tmp_path / "bpf"], check=True)  # noqa: S607
-            path = tmp_path / "bpf/include" / file
-            text = path.read_text(encoding="utf-8")
-            assert old in text, f"{file} has no {old!r} any more"
-            path.write_text(text.replace(old, new), encoding="utf-8")
-            sources = [tmp_path / f"bpf/{name}.c" for name in ("sockops", "connect")]
-            objects = compile_objects(sources, [tmp_path / "bpf/include"], tmp_path)
-            return stack.enter_context(load_objects(object_loader, objects))
+            return stack.enter_context(load_objects(object_loader, mistaken(tmp_path, file, old, new)))
 
         yield made
 
@@ -184,3 +190,16 @@ def test_a_persons_test_is_judged_too(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stdout
     assert "managed map: 10.77.0.1: expected 0, seen nothing" in done.stdout
     assert "1 failed" in done.stdout
+
+
+def test_what_is_violated_everywhere_is_shown_once(testbed_command: Run, tmp_path: Path) -> None:
+    """Old bytes are seen in the very first scenario: the fixture has made a history before it."""
+    file, old, new, _ = MISTAKES["not zeroed"]
+    objects = [word for path in mistaken(tmp_path, file, old, new) for word in ("--object", str(path))]
+    done = testbed_command("check", "--family", "v4", "-k", "4_close", *objects)
+    assert done.returncode == 1, done.stdout
+    assert done.stdout.count("FAIL 4_close::") < 4, "each kind of violation is shown whole once"
+    assert re.search(r"^ +\d+ more scenarios failed as above: .*unused bytes", done.stdout, re.MULTILINE)
+    rows = re.findall(r"^ +(\d+)  (\w+ record: unused bytes) +4_close::", done.stdout, re.MULTILINE)
+    assert {kind for _, kind in rows} == {"INBOUND record: unused bytes", "OUTBOUND record: unused bytes"}
+    assert all(int(count) > 5 for count, _ in rows)

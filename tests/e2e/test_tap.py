@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from testbed.errors import EventsLost, UsageError
-from testbed.kernel.sockdiag import TcpState
+from testbed.kernel.sockdiag import TcpState, socket_cookie
 from testbed.kmesh.mesh import Mesh
 from testbed.lab.bench import Bench
 from testbed.lab.family import Family
@@ -13,7 +13,7 @@ from testbed.lab.lab import Lab
 from testbed.lab.pair import Pair
 from testbed.lab.topology import load_topology
 from testbed.observe.callbacks import CallbackFlag, Op
-from testbed.observe.tap import Tap, TapProgram, socket_cookie
+from testbed.observe.tap import Tap, TapProgram
 
 
 def test_callbacks_of_a_connection(pair: Pair, tap: Tap) -> None:

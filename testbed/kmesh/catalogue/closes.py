@@ -12,6 +12,7 @@ from testbed.kmesh.catalogue.stage import Stage, await_data, fails_with, is_list
 from testbed.kmesh.catalogue.traffic import Talk
 from testbed.lab.host import Host
 from testbed.lab.owner import owned_by_a_process
+from testbed.lab.sockets import reset
 
 _AFTER = b"after the half close"
 
@@ -26,12 +27,6 @@ def sees_reset(sock: socket.socket) -> None:
     """The peer's side was reset."""
     if not is_listener(sock):
         fails_with(errno.ECONNRESET, "recv() after a RST", lambda: sock.recv(1))
-
-
-def reset(sock: socket.socket) -> None:
-    """Closes with a RST in place of a FIN."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    sock.close()
 
 
 def nothing(_stage: Stage, _talks: Sequence[Talk]) -> None:

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 
 from testbed.kernel.counters import grown
 from testbed.kernel.sockdiag import TcpState
-from testbed.kmesh.catalogue.closes import reset, sees_end
+from testbed.kmesh.catalogue.closes import sees_end
 from testbed.kmesh.catalogue.stage import Stage, bind, fails_with
 from testbed.kmesh.catalogue.traffic import Talk
 from testbed.lab.gate import Gate, cut
 from testbed.lab.host import Host
+from testbed.lab.sockets import reset
 
 _TCP_USER_TIMEOUT = 18  # in milliseconds
 _MOST_PROBES = 127

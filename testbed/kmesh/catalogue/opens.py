@@ -12,6 +12,7 @@ import socket
 
 from testbed.kmesh.catalogue.stage import Stage, await_connected, bind, fails_with, port_of
 from testbed.lab.pair import Connection
+from testbed.lab.sockets import reset_on_close
 
 AT_ONCE = 4
 _SO_BINDTODEVICE = 25  # Python has it from 3.12 on
@@ -79,7 +80,7 @@ def same_ports(stage: Stage) -> list[Connection]:
         sock = stage.client_socket()
         bind(sock, stage.client_address)
         first = stage.connect(listener, sock)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        reset_on_close(sock)
         first.close()
         again = stage.client_socket()
         bind(again, first.tuple.src, first.tuple.sport)

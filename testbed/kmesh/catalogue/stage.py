@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from testbed.errors import errno_name
-from testbed.kernel.sockdiag import TcpSocket
+from testbed.kernel.sockdiag import TcpSocket, socket_cookie
 from testbed.kmesh.abi import Absent
 from testbed.kmesh.catalogue.case import Case, Route
 from testbed.kmesh.mesh import Mesh
@@ -19,7 +19,7 @@ from testbed.lab.host import Host
 from testbed.lab.impatience import Impatience
 from testbed.lab.pair import Connection, Pair
 from testbed.lab.wait import DEADLINE_S
-from testbed.observe.tap import Tap, socket_cookie
+from testbed.observe.tap import Tap
 
 
 def fails_with(codes: int | Collection[int], what: str, call: Callable[[], object]) -> None:

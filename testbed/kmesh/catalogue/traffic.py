@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from testbed.kmesh.catalogue.stage import Stage, is_listener
 from testbed.lab.pair import Connection
+from testbed.lab.payload import difference
 from testbed.lab.wait import DEADLINE_S
 
 _BULK = bytes(range(256)) * 4096  # 1 MiB
@@ -55,7 +56,7 @@ def deliver(sender: socket.socket, receiver: socket.socket, parts: Sequence[byte
                 left.pop(0)
     finally:
         sender.settimeout(DEADLINE_S)
-    assert bytes(got) == expected, _difference(bytes(got), expected)
+    assert not (told := difference(bytes(got), expected)), told
     assert not _is_readable(receiver), "more arrived than was sent"
 
 
@@ -64,7 +65,7 @@ def receive(receiver: socket.socket, expected: bytes) -> None:
     got = bytearray()
     while len(got) < len(expected):
         got += _read(receiver, len(expected) - len(got))
-    assert bytes(got) == expected, _difference(bytes(got), expected)
+    assert not (told := difference(bytes(got), expected)), told
     assert not _is_readable(receiver), "more arrived than was sent"
 
 
@@ -85,14 +86,6 @@ def _is_readable(sock: socket.socket) -> bool:
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     return bool(poll.poll(0))
-
-
-def _difference(got: bytes, expected: bytes) -> str:
-    at = next((n for n, (a, b) in enumerate(zip(got, expected, strict=False)) if a != b), len(got))
-    return (
-        f"what arrived differs from byte {at} on: {got[at : at + 40]!r}, not {expected[at : at + 40]!r}"
-        f" ({len(got)} of {len(expected)} bytes)"
-    )
 
 
 def nothing(_stage: Stage, _talks: Sequence[Talk]) -> None:

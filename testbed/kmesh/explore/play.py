@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import struct
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -15,6 +14,7 @@ from testbed.kmesh.explore.compared import Compared
 from testbed.kmesh.explore.link import SIDES, Link, Side, Told, other
 from testbed.lab.family import ConnTuple, Family
 from testbed.lab.payload import difference
+from testbed.lab.sockets import reset_on_close
 from testbed.lab.wait import DEADLINE_S
 
 _NOBODY_LISTENS = 9
@@ -177,8 +177,7 @@ class Play(Compared):
 
     def reset(self, name: str, side: Side) -> None:
         """Closes one end by a RST."""
-        linger_for_0_s = struct.pack("ii", 1, 0)
-        self._end(name, side).setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_for_0_s)
+        reset_on_close(self._end(name, side))
         link = self._link(name)
         link.reset = True
         link.close(side)

@@ -105,14 +105,13 @@ class Oracle:
             found += compare.managed(model, mesh.managed)
         with suppress(Absent):
             found += compare.verdicts(model, mesh.verdicts)
+        held = {sock.cookie for sock in there if sock.inode}
         if self._rules.storage:
             with suppress(Absent):
-                held = {sock.cookie for sock in there if sock.inode}
                 seen = mesh.storage.of_sockets(mesh.lab, held) if held else {}
                 found += compare.storages(model, held, seen, mesh.storage.fields)
         if self._rules.waypoint:
             with suppress(Absent):
-                held = {sock.cookie for sock in there if sock.inode}
                 wanted = {of for cookie, of in model.sockhash.items() if cookie in held}
                 found += compare.sockhash(wanted, model.unsure_sockhash, mesh.sockhash)
         return found

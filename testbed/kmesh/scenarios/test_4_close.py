@@ -13,6 +13,7 @@ from testbed.kernel.syscalls import disconnect
 from testbed.kmesh.abi import Direction, Verdict
 from testbed.kmesh.mesh import Mesh
 from testbed.lab.pair import Connection, Pair
+from testbed.lab.sockets import reset
 from testbed.observe.callbacks import Op
 from testbed.observe.tap import Tap
 
@@ -22,12 +23,6 @@ ESTABLISHED = [
 ]
 CLOSED_OUTBOUND = (Direction.OUTBOUND, TcpState.CLOSE)
 CLOSED_INBOUND = (Direction.INBOUND, TcpState.CLOSE)
-
-
-def reset(sock: socket.socket) -> None:
-    """Closes with a RST instead of a FIN."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    sock.close()
 
 
 def test_exactly_four_records_and_one_request(pair: Pair, mesh: Mesh) -> None:

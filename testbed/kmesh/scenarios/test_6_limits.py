@@ -23,6 +23,7 @@ from testbed.kmesh.views import Stream
 from testbed.lab.gate import Gate
 from testbed.lab.pair import Pair
 from testbed.lab.payload import difference
+from testbed.lab.sockets import reset
 from testbed.observe.callbacks import Op
 from testbed.observe.tap import Tap
 
@@ -56,8 +57,7 @@ def test_a_lost_segment_is_counted(pair: Pair, mesh: Mesh, tap: Tap) -> None:
         gate.pass_on(lost=1)
         while not retransmitted(client):
             gate.pass_on()
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        client.close()
+        reset(client)
         (closed,) = [each for each in tap if each.op is Op.STATE and each.change[1] is TcpState.CLOSE]
         assert closed.figures.total_retrans
         assert closed.figures.lost_out
