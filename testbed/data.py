@@ -8,7 +8,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def data_dir(name: str) -> Path:
-    """The directory ``bpf`` or ``topologies``."""
+    """The directory ``bpf`` or ``topologies``; ``objects``, compiled from the former, is in guests alone."""
     installed = _PACKAGE / "_data" / name
     return installed if installed.is_dir() else _PACKAGE.parent / name
 

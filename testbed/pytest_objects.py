@@ -90,20 +90,22 @@ def object_loader() -> Iterator[ObjectLoader]:
 
 
 @pytest.fixture(scope="session")
-def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
-    """The objects given with ``--object``, loaded once a run, and their profile."""
+def subject(pytestconfig: pytest.Config, object_loader: ObjectLoader) -> Iterator[Subject | None]:
+    """The objects given with ``--object``, loaded once a run, and their profile. None without any."""
     from testbed.bpf.elf.loader import LoadOptions
     from testbed.bpf.elf.words import parse_inner_map, parse_tail_call
     from testbed.kmesh.subject import load_subject
 
-    config = request.config
+    config = pytestconfig
+    paths = [Path(name) for name in config.getoption("--object")]
+    if not paths:
+        yield None
+        return
     options = LoadOptions(
         tail_calls=tuple(map(parse_tail_call, config.getoption("--tail-call"))),
         inner_maps=dict(map(parse_inner_map, config.getoption("--inner-map"))),
     )
-    paths = [Path(name) for name in config.getoption("--object")]
-    loader = request.getfixturevalue("object_loader")
-    with load_subject(loader, paths, config.getoption("--abi"), options) as loaded:
+    with load_subject(object_loader, paths, config.getoption("--abi"), options) as loaded:
         lines = [f"{heading:<10}{words}" for heading, words in loaded.lines()]
         config.stash[_SUBJECT] = lines
         if hasattr(config, "workeroutput"):
@@ -112,30 +114,27 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
 
 
 @pytest.fixture(scope="session")
-def program_set(request: pytest.FixtureRequest) -> Iterator[ProgramSet]:
+def program_set(subject: Subject | None, object_loader: ObjectLoader) -> Iterator[ProgramSet]:
     """The set under test: the objects given with ``--object``, else the reference, compiled by bcc.
 
     Loaded once a run. Override it to test another one.
     """
-    if request.config.getoption("--object"):
-        yield request.getfixturevalue("subject").program_set
+    if subject is not None:
+        yield subject.program_set
         return
     from testbed.kmesh.reference import load_reference
 
-    with load_reference() as loaded:
+    with load_reference(object_loader) as loaded:
         yield loaded
 
 
 @pytest.fixture(scope="session")
-def profile(request: pytest.FixtureRequest) -> Profile:
+def profile(pytestconfig: pytest.Config, subject: Subject | None) -> Profile:
     """The ABI profile of the set under test: as asked for, recognised, else that of the reference."""
     from testbed.kmesh.profile import load_profile
 
-    abi: str = request.config.getoption("--abi")
-    if not abi and request.config.getoption("--object"):
-        recognised: Profile = request.getfixturevalue("subject").profile
-        return recognised
-    return load_profile(abi or "main")
+    abi: str = pytestconfig.getoption("--abi")
+    return subject.profile if subject is not None and not abi else load_profile(abi or "main")
 
 
 @pytest.fixture

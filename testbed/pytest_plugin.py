@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,12 +38,15 @@ if TYPE_CHECKING:
     from testbed.lab.family import Family
     from testbed.lab.lab import Lab
     from testbed.lab.pair import Pair
+    from testbed.lab.topology import Topology
     from testbed.observe.tap import Tap, TapProgram
 
 _OURS = {str(Path(__file__).resolve().parent), str(Path(pytest.__file__).parent.parent)}
 FAMILIES = ("v4", "v6", "mapped", "mapped-client")
 
 _ORACLE: pytest.StashKey[Oracle] = pytest.StashKey()
+_ITEM: pytest.StashKey[pytest.Item] = pytest.StashKey()
+_BUCKETS = 512  # of a lab's table of connections: sock_diag walks them all, and a test has few
 
 
 def parse_families(text: str) -> tuple[str, ...]:
@@ -115,7 +119,8 @@ def _skipping_what_is_absent() -> Iterator[None]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_setup() -> Generator[None, None, None]:
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
+    item.config.stash[_ITEM] = item
     with _skipping_what_is_absent():
         yield
 
@@ -161,7 +166,7 @@ def bench() -> Iterator[Bench]:
     """What all labs stand on: made once a run, after what dead runs left has been reaped."""
     from testbed.lab.bench import Bench
 
-    with Bench() as made:
+    with Bench(_BUCKETS) as made:
         yield made
 
 
@@ -174,17 +179,25 @@ def tap_program(object_loader: ObjectLoader) -> Iterator[TapProgram]:
         yield loaded
 
 
+# The fixtures of each test do without pytest's `request`, which is made anew by the slow way of a
+# fixture's definition for each of them, and costs as much as ten scenarios' fixtures besides.
 @pytest.fixture
-def lab(request: pytest.FixtureRequest, bench: Bench) -> Iterator[Lab]:
+def lab(pytestconfig: pytest.Config, bench: Bench) -> Iterator[Lab]:
     """A lab of its own for this test, up and ready to connect."""
     from testbed.lab.lab import Lab
+
+    item = pytestconfig.stash[_ITEM]
+    marker = item.get_closest_marker("topology")
+    with Lab(bench, _topology(item.path.parent, marker.args[0] if marker else "pair")) as made:
+        yield made
+
+
+@lru_cache(maxsize=64)
+def _topology(folder: Path, name: str | Path) -> Topology:
     from testbed.lab.topology import load_topology
 
-    marker = request.node.get_closest_marker("topology")
-    topology = marker.args[0] if marker else "pair"
-    beside = request.path.parent / topology
-    with Lab(bench, load_topology(beside if beside.is_file() else topology)) as made:
-        yield made
+    beside = folder / name
+    return load_topology(beside if beside.is_file() else name)
 
 
 @pytest.fixture
@@ -222,19 +235,28 @@ def history(
     program_set: ProgramSet,
     profile: Profile,
     settings_as_loaded: dict[str, int],  # noqa: ARG001 (what follows changes them)
-) -> None:
+) -> Iterator[None]:
     """Connections before the first of the tests: from then on every byte of the rings has been used.
 
     Ring memory is not zeroed: a field that a program forgets to write shows one of these.
     """
+    from testbed.bpf.attach import attach
+    from testbed.bpf.kinds import Target
     from testbed.kmesh.history import make_history
 
-    make_history(bench, program_set, profile)
+    with ExitStack() as stack:
+        # The kernel changes its own code when the first program of a kind is attached anywhere, and
+        # back when the last one goes: with one where nobody is, a test's are neither.
+        for program in program_set.programs.values():
+            if program.kind is not None and program.kind.target is Target.CGROUP:
+                attach(program, bench.idle_fd, stack)
+        make_history(bench, program_set, profile)
+        yield
 
 
 @pytest.fixture
 def mesh(
-    request: pytest.FixtureRequest,
+    pytestconfig: pytest.Config,
     program_set: ProgramSet,
     profile: Profile,
     history: None,  # noqa: ARG001 (it has happened)
@@ -250,17 +272,19 @@ def mesh(
     from testbed.kmesh.oracle.oracle import Oracle
     from testbed.lab.family import Family
 
-    if "family" in request.fixturenames and request.getfixturevalue("family") is Family.V6:
+    item = pytestconfig.stash[_ITEM]
+    spec = getattr(item, "callspec", None)
+    if spec is not None and spec.params.get("family") is Family.V6:
         profile.require("ipv6")
     with Mesh(program_set, lab, profile) as made:
-        request.node.stash[_ORACLE] = Oracle(made, tap)
+        item.stash[_ORACLE] = Oracle(made, tap)
         yield made
         complaints = made.complaints()
-        if request.config.getoption("--stories"):
+        if pytestconfig.getoption("--stories"):
             from testbed.kmesh.story import recorded_story
 
             lab.settle()
-            request.node.user_properties.append((STORY, recorded_story(made, tap)))
+            item.user_properties.append((STORY, recorded_story(made, tap)))
     assert not complaints, f"the program logged: {'; '.join(map(str, complaints))}"
 
 

@@ -45,8 +45,8 @@ def attach(program: Program, target: int | Interface, stack: ExitStack, *, links
             f"attach {program.name} ({program.section})",
             "a lab has nothing that programs of its kind attach to",
         )
-    if _target_of(target) is not kind.target:
-        raise UsageError(f"attach {program.name}", f"a program of {kind.section} needs {kind.target.value}")
+    if (kind.target is Target.INTERFACE) is not isinstance(target, Interface):
+        raise _wrong_target(program, kind)
     try:
         if links:
             try:
@@ -58,6 +58,8 @@ def attach(program: Program, target: int | Interface, stack: ExitStack, *, links
         else:
             _without_link(program.fd, kind, target, stack)
     except OSError as error:
+        if _target_of(target) is not kind.target:
+            raise _wrong_target(program, kind) from None
         if error.errno in _TAKEN:
             why = f"something of that kind is attached there already ({errno_name(error.errno or 0)})"
             raise UsageError(f"attach {program.name} ({kind.section})", why) from error
@@ -66,6 +68,10 @@ def attach(program: Program, target: int | Interface, stack: ExitStack, *, links
             errno_name(error.errno or 0),
             f"`{command('doctor')}` says what this kernel can attach",
         ) from error
+
+
+def _wrong_target(program: Program, kind: ProgramKind) -> UsageError:
+    return UsageError(f"attach {program.name}", f"a program of {kind.section} needs {kind.target.value}")
 
 
 def _target_of(target: int | Interface) -> Target:

@@ -59,21 +59,11 @@ class ProgramKind(Enum):
     TC_INGRESS = _Kind("tcx/ingress", 3, 46, Target.INTERFACE)
     TC_EGRESS = _Kind("tcx/egress", 3, 47, Target.INTERFACE)
 
-    @property
-    def section(self) -> str:
-        return self.value.section
-
-    @property
-    def prog_type(self) -> int:
-        return self.value.prog_type
-
-    @property
-    def attach_type(self) -> int:
-        return self.value.attach_type
-
-    @property
-    def target(self) -> Target:
-        return self.value.target
+    def __init__(self, kind: _Kind) -> None:
+        self.section = kind.section
+        self.prog_type = kind.prog_type
+        self.attach_type = kind.attach_type
+        self.target = kind.target
 
 
 _SCHED_CLS = 3

@@ -153,9 +153,15 @@ def possible_cpus() -> int:
     return checked(_library().libbpf_num_possible_cpus(), "number of CPUs")
 
 
+@cache
+def _buffer_of(size: int) -> type[ctypes.Array[ctypes.c_char]]:
+    """`ctypes.create_string_buffer` makes that type anew each time."""
+    return ctypes.c_char * size
+
+
 def map_lookup(map_fd: int, key: bytes, value_size: int) -> bytes | None:
     """The value of a key, or None where it is absent."""
-    value = ctypes.create_string_buffer(value_size)
+    value = _buffer_of(value_size)()
     result = _library().bpf_map_lookup_elem(map_fd, key, value)
     if result == -errno.ENOENT:
         return None
@@ -179,7 +185,7 @@ def map_delete(map_fd: int, key: bytes) -> bool:
 
 def map_next_key(map_fd: int, key: bytes | None, key_size: int) -> bytes | None:
     """The key behind ``key`` (the first one for None), or None at the end."""
-    following = ctypes.create_string_buffer(key_size)
+    following = _buffer_of(key_size)()
     result = _library().bpf_map_get_next_key(map_fd, key, following)
     if result == -errno.ENOENT:
         return None

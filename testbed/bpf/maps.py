@@ -21,6 +21,28 @@ _PER_CPU = {
 }
 
 
+class RingReader:
+    """Takes what has come into a ring buffer. Made once for a map: that costs a hundred records."""
+
+    def __init__(self, map_fd: int) -> None:
+        self._taken: list[bytes] = []
+        self._consumer = libbpf.RingConsumer(map_fd, self._taken.append)
+
+    def take(self) -> list[bytes]:
+        """The records since the last time, as bytes."""
+        self._consumer.consume()
+        taken = self._taken.copy()
+        self._taken.clear()
+        return taken
+
+    def fileno(self) -> int:
+        """As `testbed.bpf.libbpf.RingConsumer.fileno`."""
+        return self._consumer.fileno()
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
 class Map:
     """One map of a loaded set. The descriptor belongs to the set, not to this object.
 
@@ -54,6 +76,13 @@ class Map:
     def forget(self) -> None:
         """The descriptor is closed."""
         self._fd = -1
+        if "reader" in self.__dict__:
+            self.reader.close()
+
+    @cached_property
+    def reader(self) -> RingReader:
+        """Reads a ring buffer, until the set is closed; `OSError` where it is none."""
+        return RingReader(self.fd)
 
     @cached_property
     def types(self) -> Types:

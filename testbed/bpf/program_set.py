@@ -69,6 +69,8 @@ class ProgramSet(Closing):
     debug_structs: Callable[[tuple[str, ...]], Mapping[str, Type]] = field(
         default=lambda _names: {}, repr=False
     )
+    notes: dict[int, tuple[object, object]] = field(default_factory=dict, repr=False)
+    """What its users have worked out of it, for the next time: by the id() of what it goes by, with that."""
     in_use: bool = False  # its maps are of one lab at a time
     _closed: bool = field(default=False, repr=False)
 

@@ -35,10 +35,14 @@ class MapVariables(MutableMapping[str, bytes]):
     def __init__(self, find: Callable[[], Mapping[str, tuple[Place, ...]]]) -> None:
         self._find = find
         self._closed = False
+        self._memories: dict[int, mmap.mmap] = {}
 
     def forget(self) -> None:
         """The descriptors of the maps are closed."""
         self._closed = True
+        for memory in self._memories.values():
+            memory.close()
+        self._memories.clear()
 
     @cached_property
     def _places(self) -> Mapping[str, tuple[Place, ...]]:
@@ -69,7 +73,21 @@ class MapVariables(MutableMapping[str, bytes]):
             if place.constant:
                 raise TypeError(f"variable {name} is constant: it can be set before the load only")
         for place in places:
-            _write(place, data)
+            self._write(place, data)
+
+    def _write(self, place: Place, data: bytes) -> None:
+        if place.map.mappable:
+            self._memory(place.map)[place.offset : place.offset + place.size] = data
+            return
+        value = place.map.get(bytes(4))
+        assert value is not None, "an array always has its entry 0"
+        place.map.set(bytes(4), value[: place.offset] + data + value[place.offset + place.size :])
+
+    def _memory(self, of: Map) -> mmap.mmap:
+        """A map's memory, kept until the set is closed."""
+        if of.fd not in self._memories:
+            self._memories[of.fd] = mmap.mmap(of.fd, (of.value_size + _PAGE - 1) // _PAGE * _PAGE)
+        return self._memories[of.fd]
 
     def __delitem__(self, name: str) -> None:
         raise TypeError("a program's variables cannot be removed")
@@ -79,17 +97,6 @@ class MapVariables(MutableMapping[str, bytes]):
 
     def __len__(self) -> int:
         return len(self._places)
-
-
-def _write(place: Place, data: bytes) -> None:
-    if place.map.mappable:
-        size = (place.map.value_size + _PAGE - 1) // _PAGE * _PAGE
-        with mmap.mmap(place.map.fd, size) as memory:
-            memory[place.offset : place.offset + place.size] = data
-        return
-    value = place.map.get(bytes(4))
-    assert value is not None, "an array always has its entry 0"
-    place.map.set(bytes(4), value[: place.offset] + data + value[place.offset + place.size :])
 
 
 class TypedVariables(MutableMapping[str, Value]):

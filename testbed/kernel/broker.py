@@ -8,15 +8,15 @@ Lifetimes: a broker ends when its control socket closes and when the spawner die
 when its own control socket closes. Both sockets are held by the testbed's process alone, so nothing
 outlives it, however it ends.
 
-Messages are JSON lists in SOCK_SEQPACKET packets. A reply is ``[0, …]`` or ``[errno, text]``. The
-descriptors that belong to it come in a packet before it, ``["fds"]``: when the reply is sent, every
-copy on this side is closed. Else a socket could outlive the close() of whom it was handed to, by as
-long as it pleases the scheduler.
+Messages are lists in SOCK_SEQPACKET packets, by `marshal`: both ends are of one Python. A reply is
+``[0, …]`` or ``[errno, text]``. The descriptors that belong to it come in a packet before it,
+``["fds"]``: when the reply is sent, every copy on this side is closed. Else a socket could outlive
+the close() of whom it was handed to, by as long as it pleases the scheduler.
 """
 
 import errno
 import gc
-import json
+import marshal
 import os
 import select
 import signal
@@ -31,11 +31,12 @@ from testbed.kernel.syscalls import CLONE_NEWNET, clone_into, die_with_parent, p
 
 PACKET = 64 * 1024
 FDS = 64
+_NETLINK_SOCK_DIAG = 4
 
 
 def send(sock: socket.socket, message: Sequence[object], fds: Sequence[int] = ()) -> None:
     """Sends one message, with copies of descriptors. `OSError` (E2BIG) when it is too long."""
-    data = json.dumps(message).encode()
+    data = marshal.dumps(list(message))
     if len(data) > PACKET:
         raise OSError(errno.E2BIG, f"a message of {len(data)} bytes (at most {PACKET})")
     socket.send_fds(sock, [data], list(fds))
@@ -46,7 +47,7 @@ def receive(sock: socket.socket) -> tuple[list[Any], list[int]]:
     data, fds, _, _ = socket.recv_fds(sock, PACKET, FDS, socket.MSG_CMSG_CLOEXEC)
     if not data:
         raise EOFError
-    return json.loads(data), fds
+    return marshal.loads(data), fds  # noqa: S302 (both ends are ours)
 
 
 def close_all(fds: Sequence[int]) -> None:
@@ -87,8 +88,17 @@ def _serve(sock: socket.socket, handlers: dict[str, Handler]) -> None:
                 send(sock, [error.errno or errno.EIO, error.strerror or str(error)])
 
 
-def _make_socket(_fds: list[int], family: int, kind: int, protocol: int) -> tuple[list[object], list[int]]:
-    return [], [socket.socket(family, kind, protocol).detach()]
+def _make_sockets(
+    _fds: list[int], family: int, kind: int, protocol: int, count: int
+) -> tuple[list[object], list[int]]:
+    made: list[int] = []
+    try:
+        while len(made) < count:
+            made.append(socket.socket(family, kind, protocol).detach())
+    except OSError:
+        close_all(made)
+        raise
+    return [], made
 
 
 def _write_sysctl(_fds: list[int], values: dict[str, str]) -> tuple[list[object], list[int]]:
@@ -168,14 +178,16 @@ def _be_broker(control: socket.socket, sysctls: dict[str, str]) -> None:
             unshare(CLONE_NEWNET)  # here and not in the clone: the next broker is forked meanwhile
             _set_sysctls(sysctls)
             route = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+            diag = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG)
             netns = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             send(control, [error.errno, str(error)])
             return
-        send(control, [0, os.getpid()], [netns, route.fileno()])
+        send(control, [0, os.getpid()], [netns, route.fileno(), diag.fileno()])
         route.close()
+        diag.close()
         os.close(netns)
-    _serve(control, {"socket": _make_socket, "sysctl": _write_sysctl, "spawn": _spawn})
+    _serve(control, {"sockets": _make_sockets, "sysctl": _write_sysctl, "spawn": _spawn})
 
 
 def _fork_brokers(
@@ -219,8 +231,8 @@ def _let_go(fds: list[int]) -> tuple[list[object], list[int]]:
     return [], []
 
 
-def _smaller_tables() -> None:
-    """Gives the hosts tables of TCP connections of their own (Linux 6.1), of 8,192 buckets.
+def _smaller_tables(buckets: int) -> None:
+    """Gives the hosts tables of TCP connections of their own (Linux 6.1).
 
     A namespace takes their size from the one that it is made in, so the spawner has one for that.
     sock_diag walks every bucket each time: of the machine's own table, 262,144 of them and everybody's
@@ -229,14 +241,14 @@ def _smaller_tables() -> None:
     """
     with suppress(OSError):
         unshare(CLONE_NEWNET)
-        _set_sysctls({"net/ipv4/tcp_child_ehash_entries": "8192"})
+        _set_sysctls({"net/ipv4/tcp_child_ehash_entries": str(buckets)})
 
 
-def main(control_fd: int) -> None:
+def main(control_fd: int, buckets: int) -> None:
     """The spawner: forks brokers, until its control socket closes."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # brokers leave no zombies
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the testbed's; we end with it
-    _smaller_tables()
+    _smaller_tables(buckets)
     gc.collect()
     gc.freeze()  # pages that no collection touches stay shared with the brokers
     with socket.socket(fileno=control_fd) as sock:
@@ -244,4 +256,4 @@ def main(control_fd: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(*map(int, sys.argv[1:]))

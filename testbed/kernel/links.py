@@ -18,9 +18,10 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import Any
 
+from testbed.deadlines import scaled
 from testbed.errors import MachineError
 from testbed.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Message, encode, execute
 
@@ -28,7 +29,7 @@ Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 LOOPBACK_INDEX = 1  # of every new namespace
-READY_DEADLINE_S = 5.0
+READY_DEADLINE_S = scaled(5.0)
 
 _RTM_NEWLINK, _RTM_GETLINK = 16, 18
 _RTM_NEWADDR = 20
@@ -37,6 +38,7 @@ _RTM_NEWNEIGH = 28
 _IFF_UP, _IFF_NOARP = 0x1, 0x80
 _IFA_F_NODAD = 0x02
 _IFLA_OPERSTATE, _OPERSTATE_UP = 16, 6
+_RTEXT_FILTER_SKIP_STATS = 8  # Linux 4.4; summing them up takes longer than all the rest
 _NUD_PERMANENT = 0x80
 _FOR_EVER = 0xFFFFFFFF
 _RT_TABLE_MAIN, _RTPROT_STATIC, _RTN_UNICAST, _RTN_LOCAL = 254, 4, 1, 2
@@ -53,7 +55,7 @@ QUIET_SYSCTLS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # told apart by itself: addresses take long to compare
 class End:
     """One end of a link as one host sees it."""
 
@@ -61,6 +63,26 @@ class End:
     index: int
     mac: str
     addresses: tuple[Interface, ...]
+
+    @cached_property
+    def ips(self) -> tuple[Address, ...]:
+        """Its addresses without their networks."""
+        return tuple(interface.ip for interface in self.addresses)
+
+    @cached_property
+    def questions(self) -> tuple[Question, ...]:
+        """What `await_ready` asks: its state, and the route to each own address."""
+        up = Question(_get_link(self), _is_up, f"the state of {self.name} is not UP: is the other end?")
+        return up, *(Question(_get_route(ip), _is_local, f"{ip} is not local") for ip in self.ips)
+
+
+@dataclass(frozen=True)
+class Question:
+    """Whether something has come about: a request, what to make of its answer, words for when not."""
+
+    message: Message
+    is_so: Callable[[bytes], bool]
+    missing: str
 
 
 @cache
@@ -201,13 +223,23 @@ def neighbour(end: End, address: Address, mac: str) -> Message:
 
 @lru_cache(maxsize=4096)
 def _get_link(end: End) -> Message:
-    return encode(f"look at {end.name}", _classes()["link"], _RTM_GETLINK, {"index": end.index})
+    return encode(
+        f"look at {end.name}",
+        _classes()["link"],
+        _RTM_GETLINK,
+        {"index": end.index, "attrs": [("IFLA_EXT_MASK", _RTEXT_FILTER_SKIP_STATS)]},
+    )
+
+
+@cache
+def loopback_up() -> Message:
+    """The loopback up, with its addresses."""
+    return _flags("lo", LOOPBACK_INDEX, _IFF_UP, _IFF_UP)
 
 
 def bring_up(end: End, gateways: Sequence[Address] = ()) -> list[Message]:
     """Up, with its addresses and default routes. `await_ready` is next: then they are really there."""
     return [
-        _flags("lo", LOOPBACK_INDEX, _IFF_UP, _IFF_UP),
         _flags(end.name, end.index, _IFF_UP, _IFF_UP),
         *(add_address(end, interface) for interface in end.addresses),
         *(_default_route(end, gateway) for gateway in gateways),
@@ -228,8 +260,8 @@ def _get_route(address: Address) -> Message:
     )
 
 
-def await_ready(sock: socket.socket, end: End) -> None:
-    """Waits until an end can carry a connection: its state is up, each own address is local.
+def await_ready(sock: socket.socket, ends: Sequence[End]) -> None:
+    """Waits until ends of one host can carry a connection: each is up, each own address is local.
 
     Until the kernel has noticed the carrier (operational state UP) it drops what is sent, and
     until a worker has inserted the local route of an IPv6 address, connects pick another one: the
@@ -237,21 +269,26 @@ def await_ready(sock: socket.socket, end: End) -> None:
     that a link is watched without delay when its two ends differ in index, so give them such).
     """
     deadline = time.monotonic() + READY_DEADLINE_S
-    waiting = [interface.ip for interface in end.addresses]
-    while True:
-        link, *routes = execute(sock, [_get_link(end), *(_get_route(address) for address in waiting)])
-        is_up = _operational_state(link) == _OPERSTATE_UP
-        # struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type
-        waiting = [ip for ip, route in zip(waiting, routes, strict=True) if route[7] != _RTN_LOCAL]
-        if is_up and not waiting:
-            return
-        if time.monotonic() > deadline:
-            missing = [] if is_up else ["its state is not UP: is the other end?"]
-            missing += [f"{address} is not local" for address in waiting]
+    waiting = [question for end in ends for question in end.questions]
+    while waiting:
+        answers = execute(sock, [question.message for question in waiting])
+        waiting = [
+            question for question, answer in zip(waiting, answers, strict=True) if not question.is_so(answer)
+        ]
+        if waiting and time.monotonic() > deadline:
             raise MachineError(
-                f"wait {READY_DEADLINE_S:.0f} s for {end.name} to be ready",
-                "; ".join(missing),
+                f"wait {READY_DEADLINE_S:.0f} s for {' and '.join(end.name for end in ends)} to be ready",
+                "; ".join(question.missing for question in waiting),
             )
+
+
+def _is_local(route: bytes) -> bool:
+    # struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type
+    return route[7] == _RTN_LOCAL
+
+
+def _is_up(link: bytes) -> bool:
+    return _operational_state(link) == _OPERSTATE_UP
 
 
 def _operational_state(link: bytes) -> int:

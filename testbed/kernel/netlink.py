@@ -27,6 +27,7 @@ _NLM_F_ACK_TLVS = 0x200
 _NLMSG_ERROR = 2
 _NLMSG_DONE = 3
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
+_SEQUENCE = struct.Struct("=I")
 _SOL_NETLINK = 270
 _NETLINK_CAP_ACK = 10
 _NETLINK_EXT_ACK = 11
@@ -86,29 +87,31 @@ def _error_text(flags: int, payload: bytes) -> str:
 
 
 def execute(sock: socket.socket, messages: Sequence[Message]) -> list[bytes]:
-    """Sends all messages in one packet and waits for every answer.
+    """Sends all messages in one packet and waits until all are carried out.
 
     Returns the payloads that came besides the acknowledgements (answers to RTM_GET… requests), in
     order. The first refusal is raised as `MachineError`; the later messages were carried out still.
     """
     buffer = bytearray()
+    start = 0
     for sequence, message in enumerate(messages, 1):
         start = len(buffer)
         buffer += message.data
-        flags = struct.unpack_from("=H", message.data, 6)[0] | NLM_F_ACK
-        struct.pack_into("=H", buffer, start + 6, flags)
-        struct.pack_into("=I", buffer, start + 8, sequence)
+        _SEQUENCE.pack_into(buffer, start + 8, sequence)
         buffer += bytes(-len(buffer) % 4)
+    # They are carried out in order, and a refusal needs no flag to be told: the last one's will do.
+    flags = struct.unpack_from("=H", buffer, start + 6)[0] | NLM_F_ACK
+    struct.pack_into("=H", buffer, start + 6, flags)
     sock.send(buffer)
     answers: list[bytes] = []
     refused: MachineError | None = None
-    waiting = len(messages)
-    while waiting:
+    done = not messages
+    while not done:
         for kind, flags, sequence, payload in _packets(sock.recv(_RECEIVE)):
             if kind != _NLMSG_ERROR:
                 answers.append(payload)
                 continue
-            waiting -= 1
+            done = sequence == len(messages)
             code = struct.unpack_from("=i", payload)[0]
             if code and refused is None:
                 words = _error_text(flags, payload)

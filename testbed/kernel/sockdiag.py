@@ -5,8 +5,9 @@ from __future__ import annotations
 import ipaddress
 import socket
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
+from typing import NamedTuple
 
 from testbed.kernel.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, dump
 
@@ -42,6 +43,7 @@ class TcpState(IntEnum):
     BOUND_INACTIVE = 13  # asks sock_diag for what is bound only (Linux 6.8)
 
 
+_STATES = {state.value: state for state in TcpState}
 # Only the peer's or a timer's next segment leads on from here.
 _ON_THE_MOVE = frozenset(
     {
@@ -55,8 +57,7 @@ _ON_THE_MOVE = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class TcpSocket:
+class TcpSocket(NamedTuple):
     """One socket as the kernel reports it. Ports in host order; queues in bytes."""
 
     state: TcpState
@@ -133,7 +134,7 @@ def _parse(payload: bytes) -> TcpSocket:
     sport, dport, source, destination, interface, cookie = fields[4:10]
     _expires, receive_queue, send_queue, _uid, inode = fields[10:]
     return TcpSocket(
-        TcpState(state),
+        _STATES[state],
         _address(family, source),
         int.from_bytes(sport, "big"),
         _address(family, destination),
@@ -147,6 +148,9 @@ def _parse(payload: bytes) -> TcpSocket:
 
 
 def _address(family: int, data: bytes) -> Address:
-    if family == socket.AF_INET:
-        return ipaddress.IPv4Address(data[:4])
-    return ipaddress.IPv6Address(data)
+    return _of_bytes(data[:4] if family == socket.AF_INET else data)
+
+
+@lru_cache(maxsize=4096)
+def _of_bytes(packed: bytes) -> Address:
+    return ipaddress.ip_address(packed)

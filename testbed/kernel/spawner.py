@@ -9,21 +9,23 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from socket import AF_UNIX, SOCK_SEQPACKET, socketpair
+from socket import AF_NETLINK, AF_UNIX, SOCK_RAW, SOCK_SEQPACKET, socketpair
 from socket import socket as Socket
 from typing import Any
 
 from testbed.closing import Closing
+from testbed.deadlines import scaled
 from testbed.errors import MachineError, TestbedError, errno_name
 from testbed.kernel import broker
 from testbed.kernel.cgroup import await_end
 from testbed.kernel.netlink import prepare
 
-REPLY_DEADLINE_S = 10.0
+REPLY_DEADLINE_S = scaled(10.0)
 _NEEDED = "run as root (CAP_SYS_ADMIN and CAP_NET_ADMIN) on Linux 5.10 or later"
 _AT_ONCE = 16  # brokers in a request: two descriptors each, of the 64 that a message may have
 _START = (
-    "import sys; sys.path.append(sys.argv[1]); from testbed.kernel.broker import main; main(int(sys.argv[2]))"
+    "import sys; sys.path.append(sys.argv[1]);"
+    " from testbed.kernel.broker import main; main(*map(int, sys.argv[2:]))"
 )
 
 
@@ -87,7 +89,8 @@ class _Descriptor(Closing):
 class Namespace:
     """A network namespace with its broker. `netns_fd` keeps it alive; `close` lets go of both.
 
-    ``route`` is a NETLINK_ROUTE socket of the namespace, ``let_go`` is `Spawner.let_go`.
+    ``route`` is a NETLINK_ROUTE socket of the namespace, ``diag`` a NETLINK_SOCK_DIAG one, ``let_go`` is
+    `Spawner.let_go`.
     """
 
     def __init__(
@@ -98,6 +101,7 @@ class Namespace:
         pidfd: _Descriptor,
         netns: _Descriptor,
         route: Socket,
+        diag: Socket,
         let_go: Callable[[Socket], None],
     ) -> None:
         self.name = name
@@ -105,21 +109,29 @@ class Namespace:
         self.pid = pid
         self.netns_fd = netns.fd
         self.route = route
+        self.diag = diag
         self._control = control
         self._undo = ExitStack()
         self._undo.callback(netns.close)
         self._undo.callback(route.close)
-        self._undo.callback(pidfd.close)
-        self._undo.callback(self._await_end, pidfd.fd)
-        self._undo.callback(control.close)
+        self._undo.callback(diag.close)
+        self._broker = ExitStack()
+        self._broker.callback(pidfd.close)
+        self._broker.callback(self._await_end, pidfd.fd)
+        self._broker.callback(control.close)
+        self._undo.callback(self.end)
 
     def _ask(self, message: Sequence[object], fds: Sequence[int] = ()) -> tuple[list[Any], list[int]]:
         return _ask(self._control, f"the broker of {self.name}", message, fds)
 
     def socket(self, family: int, kind: int, protocol: int = 0) -> Socket:
         """A socket born in this namespace and cgroup; no copy of it is left. `OSError` as usual."""
-        _, fds = self._ask(["socket", int(family), int(kind), protocol])
-        return Socket(fileno=fds[0])
+        return self.sockets(1, family, kind, protocol)[0]
+
+    def sockets(self, count: int, family: int, kind: int, protocol: int = 0) -> list[Socket]:
+        """As many of them, of at most 64: at the price of one."""
+        _, fds = self._ask(["sockets", int(family), int(kind), protocol, count])
+        return [Socket(family, kind, fileno=fd) for fd in fds]
 
     def sysctl(self, values: Mapping[str, str]) -> None:
         """Writes sysctls of this namespace; names with slashes, as under /proc/sys."""
@@ -151,8 +163,16 @@ class Namespace:
                 f"it lives on {REPLY_DEADLINE_S:.0f} s after its socket closed",
             )
 
+    def hang_up(self) -> None:
+        """Lets the broker end, and does not wait for it: `close` does."""
+        self._control.close()
+
+    def end(self) -> None:
+        """Lets the broker end, and waits until it has; the namespace stays. Once more is harmless."""
+        self._broker.close()
+
     def close(self) -> None:
-        """Lets the broker end, waits until it has, and drops the namespace. Once more is harmless."""
+        """Ends the broker and drops the namespace. Once more is harmless."""
         self._undo.close()
 
 
@@ -167,19 +187,24 @@ def _born(name: str, control: Socket, pidfd: _Descriptor, let_go: Callable[[Sock
         raise MachineError(
             f"make the network namespace of {name}", f"{errno_name(code)}: {values[0]}", _NEEDED
         )
-    netns, route = _Descriptor(fds[0]), Socket(fileno=fds[1])
-    return Namespace(name, control, int(values[0]), pidfd, netns, prepare(route), let_go)
+    netns, route, diag = _Descriptor(fds[0]), _netlink(fds[1]), _netlink(fds[2])
+    return Namespace(name, control, int(values[0]), pidfd, netns, route, diag, let_go)
+
+
+def _netlink(fd: int) -> Socket:
+    return prepare(Socket(AF_NETLINK, SOCK_RAW, fileno=fd))
 
 
 class Spawner(Closing):
     """The small process that every broker is forked from. One a process; a context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, buckets: int = 8192) -> None:
+        """``buckets`` are those of each namespace's table of TCP connections (from Linux 6.1 on)."""
         ours, theirs = _pair()
         with theirs:
             package = Path(__file__).resolve().parents[2]
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _START, str(package), str(theirs.fileno())],
+                [sys.executable, "-I", "-S", "-c", _START, str(package), str(theirs.fileno()), str(buckets)],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

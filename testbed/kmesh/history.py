@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from contextlib import suppress
 
 from testbed.bpf.maps import Map
@@ -16,7 +17,7 @@ from testbed.lab.pair import Pair
 from testbed.lab.topology import load_topology
 
 _RING_HEADER = 8  # ahead of each record; `linux/bpf.h`: BPF_RINGBUF_HDR_SZ
-_AUTH_EVERY = 32  # requests: a ring of one page holds twice as many
+_AT_ONCE = 32  # connections: a ring of one page holds twice as many requests
 
 
 def _records_around(ring: Map | None, size: int) -> int:
@@ -44,12 +45,19 @@ def make_history(bench: Bench, program_set: ProgramSet, profile: Profile) -> Non
         pair = Pair(lab, family)
         mesh.manage(pair.client, pair.server)
         with pair.listen() as listener:
-            for number in range(max(around) + 1):
-                pair.connect(listener=listener).close()
-                if number % _AUTH_EVERY == 0:
-                    _read_all(mesh)
+            for _ in range(max(around) // _AT_ONCE + 1):
+                _connect(pair, listener, _AT_ONCE)
+                _read_all(mesh)
         lab.settle()
         _read_all(mesh)
+
+
+def _connect(pair: Pair, listener: socket.socket, times: int) -> None:
+    address, (_, port, *_) = pair.server.address(pair.family.version), listener.getsockname()
+    for sock in pair.client.sockets(times, pair.family.client):
+        with pair.client.connect(address, port, sock=sock):
+            server, _ = listener.accept()
+        server.close()
 
 
 def _read_all(mesh: Mesh) -> None:

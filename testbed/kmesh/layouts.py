@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from testbed.bpf.types.layout import Struct, Type, Union
 from testbed.kmesh.profile import RecordSpec
@@ -68,9 +69,19 @@ class Layout:
 
         Of the fields in ``used`` only so many bytes count as covered.
         """
-        covered = bytearray(len(data))
-        for name, (offset, size) in self.fields.items():
-            count = used.get(name, size)
+        key = (len(data), *used.items())
+        if key not in self._gaps:
+            self._gaps[key] = self._find_gaps(len(data), used)
+        return {start: data[start:end] for start, end in self._gaps[key]}
+
+    @cached_property
+    def _gaps(self) -> dict[tuple[object, ...], tuple[tuple[int, int], ...]]:
+        """What has been found, by what was asked for: records are many, their shapes few."""
+        return {}
+
+    def _find_gaps(self, size: int, used: Mapping[str, int]) -> tuple[tuple[int, int], ...]:
+        covered = bytearray(size)
+        for name, (offset, length) in self.fields.items():
+            count = used.get(name, length)
             covered[offset : offset + count] = b"\x01" * count
-        gaps = re.finditer(rb"\x00+", covered)
-        return {gap.start(): data[gap.start() : gap.end()] for gap in gaps}
+        return tuple(gap.span() for gap in re.finditer(rb"\x00+", covered))

@@ -18,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from testbed.errors import UsageError
 from testbed.kmesh.abi import HOST_ORDER, NETWORK_ORDER, Absent, PortOrder
+from testbed.lab.documents import read_yaml
 
 PROFILES = Path(__file__).resolve().parent / "profiles"
 Role = Literal[
@@ -133,6 +134,12 @@ class Records(_Part):
     observe: RecordSpec | None = None
     access_log: RecordSpec | None = None
 
+    @property
+    def structs(self) -> tuple[str, ...]:
+        """What the C structs of ring records may be called."""
+        specs = (self.auth_request, self.observe, self.access_log)
+        return tuple(name for spec in specs if spec is not None for name in spec.structs)
+
 
 class Routes(_Part):
     """Maps that a connect hook looks destinations up in; filled so that each host is its own backend."""
@@ -229,7 +236,7 @@ def read_profile(path: Path) -> Profile:
     """Reads a profile from a file. `UsageError` names the line or the field that is wrong."""
     what = f"read the ABI profile {path}"
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(what, error.strerror or str(error)) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

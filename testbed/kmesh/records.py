@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from typing import Any
 
 from testbed.kernel.sockdiag import TcpState
@@ -33,7 +34,7 @@ def encode_address_key(address: Address, size: int = 16) -> bytes:
 
 def decode_address_key(key: bytes) -> Address:
     """The address of a managed key. One with zeroes behind the first 4 bytes is taken for IPv4."""
-    return ipaddress.ip_address(key if any(key[4:]) else key[:4])
+    return _address(key if any(key[4:]) else key[:4])
 
 
 def encode_tuple(connection: ConnTuple, ports: PortOrder) -> bytes:
@@ -43,15 +44,20 @@ def encode_tuple(connection: ConnTuple, ports: PortOrder) -> bytes:
     return data.ljust(TUPLE_SIZE, b"\0")
 
 
+@lru_cache(maxsize=4096)
+def _address(packed: bytes) -> Address:
+    return ipaddress.ip_address(packed)
+
+
 def decode_tuple(data: bytes, ports: PortOrder, version: int | None = None) -> ConnTuple:
     """A tuple of an IP version; without one, 24 zeroes at the end tell an IPv4 tuple."""
     if version is None:
         version = 6 if any(data[12:]) else 4
     size = 4 if version == 4 else 16
     return ConnTuple(
-        ipaddress.ip_address(data[:size]),
+        _address(data[:size]),
         int.from_bytes(data[2 * size : 2 * size + 2], ports),
-        ipaddress.ip_address(data[size : 2 * size]),
+        _address(data[size : 2 * size]),
         int.from_bytes(data[2 * size + 2 : 2 * size + 4], ports),
     )
 
@@ -229,7 +235,7 @@ def _decode_destination(data: bytes, version: int, ports: PortOrder) -> Destinat
     size = 4 if version == 4 else 16
     if not any(data[: size + 2]):
         return None
-    return ipaddress.ip_address(data[:size]), int.from_bytes(data[size : size + 2], ports)
+    return _address(data[:size]), int.from_bytes(data[size : size + 2], ports)
 
 
 @dataclass(frozen=True)

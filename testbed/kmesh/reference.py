@@ -6,7 +6,9 @@ from pathlib import Path
 
 from testbed.bpf.bcc_loader import SourceSet, load
 from testbed.bpf.elf.clang import compile_objects
+from testbed.bpf.elf.loader import ObjectLoader
 from testbed.bpf.kinds import ProgramKind
+from testbed.bpf.own_program import load_compiled
 from testbed.bpf.program_set import ProgramSet
 from testbed.data import data_dir
 from testbed.kmesh.config import Config
@@ -41,9 +43,15 @@ def build_reference(folder: Path) -> list[Path]:
     return compile_objects(reference.sources, reference.include, folder)
 
 
-def load_reference() -> ProgramSet:
-    """Compiles and loads the reference. `ProgramError` when it does not compile or is rejected."""
-    loaded = load(reference_sources())
+def load_reference(loader: ObjectLoader | None = None) -> ProgramSet:
+    """Compiles and loads the reference, by bcc. `ProgramError` when it does not compile or is rejected.
+
+    Where it is compiled already, as in a guest, that is loaded, by ``loader`` if there is one.
+    """
+    sources = reference_sources()
+    if (made := load_compiled(sources, loader)) is not None:
+        return made
+    loaded = load(sources)
     Config(
         load_profile("main"), loaded.variables, None
     ).reset()  # bcc has no initialised variables: an object has these from the start

@@ -49,7 +49,13 @@ class Roles:
         return found
 
     def _layout(self, spec: RecordSpec) -> Layout:
-        return Layout.of(spec, self._profile.about, self._set.debug_structs(spec.structs))
+        """Worked out once for a set: a profile is the same as long as it is that object."""
+        _, layout = self._set.notes.get(id(spec), (None, None))
+        if not isinstance(layout, Layout):
+            found = self._set.debug_structs(self._profile.records.structs)
+            layout = Layout.of(spec, self._profile.about, found)
+            self._set.notes[id(spec)] = (spec, layout)
+        return layout
 
     def _observe_decoder(self) -> Callable[[bytes], ObserveRecord] | None:
         spec = self._profile.records.observe
@@ -97,8 +103,7 @@ class Roles:
         found = self.require("storage")
         spec = self._profile.records.storage
         assert spec is not None, "the profile has a storage map, and no layout of its value"
-        layout = Layout.of(spec, self._profile.about)
-        return StorageMap(found, self._ledger, layout, self._profile.ports.storage)
+        return StorageMap(found, self._ledger, self._layout(spec), self._profile.ports.storage)
 
     @property
     def sockhash(self) -> SockhashKeys:

@@ -74,7 +74,7 @@ class Subject(Closing):
         records = self.profile.records
         for role, spec in (("observe", records.observe), ("auth_requests", records.auth_request)):
             if spec is not None:
-                layout = Layout.of(spec, "", self.program_set.debug_structs(spec.structs))
+                layout = Layout.of(spec, "", self.program_set.debug_structs(records.structs))
                 if differences := layout.differences(spec):
                     yield f"{role} records, by the object's debug information: {', '.join(differences)}"
 

@@ -7,8 +7,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, MutableMapping, MutableSet, Sequence, Set
 from typing import Generic, TypeVar, overload
 
-from testbed.bpf.libbpf import RingConsumer
-from testbed.bpf.maps import Map
+from testbed.bpf.maps import Map, RingReader
 from testbed.kernel.sockdiag import socket_cookie
 from testbed.kmesh.abi import Absent, PortOrder, Verdict
 from testbed.kmesh.layouts import Layout
@@ -239,13 +238,18 @@ class Stream(Sequence[R], Generic[R]):
         self._records: list[R] = []
         self._forgotten = 0
         self._decode = decode
-        self._ring = RingConsumer(ring.fd, self._raw.append)
+        self._reader: RingReader | None = ring.reader
 
     def __repr__(self) -> str:
         return "[" + "; ".join(map(str, self)) + "]"
 
+    def _open(self) -> RingReader:
+        if self._reader is None:
+            raise ValueError("the stream is closed")
+        return self._reader
+
     def read(self) -> None:
-        self._ring.consume()
+        self._raw += self._open().take()
         while self._raw:
             # taken out first: a malformed record is reported once, by whoever reads it
             self._records.append(self._decode(self._raw.pop(0)))
@@ -279,13 +283,14 @@ class Stream(Sequence[R], Generic[R]):
 
     def drop(self) -> None:
         """Throws away what has come so far, decodable or not: it is of another lab."""
-        self._ring.consume()
+        self._open().take()
         self._raw.clear()
         self._records.clear()
         self._forgotten = 0
 
     def fileno(self) -> int:
-        return self._ring.fileno()
+        return self._open().fileno()
 
     def close(self) -> None:
-        self._ring.close()
+        """What comes from now on is another's."""
+        self._reader = None

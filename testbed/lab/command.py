@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from socket import socket as Socket
 
 from testbed.closing import Closing
+from testbed.deadlines import scaled
 from testbed.errors import WaitExpired
+from testbed.kernel.broker import receive
 from testbed.kernel.syscalls import pidfd_send_signal
 
-COMMAND_DEADLINE_S = 30.0
+COMMAND_DEADLINE_S = scaled(30.0)
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,12 @@ class Command(Closing):
         if self._code is None:
             self._status.settimeout(deadline)
             try:
-                data = self._status.recv(64)
+                (code,), _ = receive(self._status)
             except TimeoutError as error:
                 raise WaitExpired(f"awaited for {deadline:g} s: the end of {' '.join(self.argv)}") from error
-            if not data:
-                raise WaitExpired(f"{' '.join(self.argv)}: its host is gone, and so is it")
-            self._code = int(data.strip(b"[]"))
+            except EOFError as error:
+                raise WaitExpired(f"{' '.join(self.argv)}: its host is gone, and so is it") from error
+            self._code = int(code)
         return self._code
 
     def send_signal(self, number: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from enum import Enum
+from functools import lru_cache
 from typing import NamedTuple
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -40,9 +41,19 @@ class Family(Enum):
         return 6 if self is Family.V6 else 4
 
 
+@lru_cache(maxsize=4096)
 def unmapped(text: str) -> Address:
     """An address from its text; ``::ffff:a.b.c.d`` is the IPv4 address in it."""
-    address = ipaddress.ip_address(text.partition("%")[0])
+    return _unmapped(ipaddress.ip_address(text.partition("%")[0]))
+
+
+@lru_cache(maxsize=4096)
+def unmapped_bytes(packed: bytes) -> Address:
+    """An address from its 4 or 16 bytes; one of ``::ffff:0:0/96`` is the IPv4 address in it."""
+    return _unmapped(ipaddress.ip_address(packed))
+
+
+def _unmapped(address: Address) -> Address:
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
     return address

@@ -12,13 +12,11 @@ from dataclasses import replace
 from socket import (
     AF_INET,
     AF_INET6,
-    AF_NETLINK,
     IPPROTO_IPV6,
     IPV6_V6ONLY,
     MSG_FASTOPEN,
     SO_REUSEADDR,
     SO_SNDTIMEO,
-    SOCK_RAW,
     SOCK_STREAM,
     SOL_SOCKET,
 )
@@ -27,8 +25,8 @@ from socket import socket as Socket
 from testbed.errors import UsageError, errno_name
 from testbed.kernel.counters import counters
 from testbed.kernel.links import End, add_address, await_ready
-from testbed.kernel.netlink import execute, prepare
-from testbed.kernel.sockdiag import NETLINK_SOCK_DIAG, TcpSocket, destroy, socket_cookie, tcp_sockets
+from testbed.kernel.netlink import execute
+from testbed.kernel.sockdiag import TcpSocket, destroy, socket_cookie, tcp_sockets
 from testbed.kernel.sockstorage import socket_storages
 from testbed.kernel.spawner import Namespace
 from testbed.lab.command import COMMAND_DEADLINE_S, Command, CommandFailed, Completed
@@ -45,14 +43,12 @@ BeforeConnect = Callable[[Socket, Address, int], None]
 class Host:
     """One host of a lab. Made by the lab; its sockets are born in its namespace and cgroup."""
 
-    def __init__(self, name: str, namespace: Namespace, cgroup_fd: int) -> None:
+    def __init__(self, name: str, namespace: Namespace, cgroup_fd: int, ends: Sequence[End] = ()) -> None:
         self.name = name
         self.namespace = namespace
         self.cgroup_fd = cgroup_fd
-        self.ends: list[End] = []
+        self.ends: list[End] = list(ends)
         self.before_connect: list[BeforeConnect] = []
-        self._undo = ExitStack()
-        self._diag: Socket | None = None
         self.is_gone = False
         self.netns_cookie = self._netns_cookie()
 
@@ -68,7 +64,7 @@ class Host:
 
     @property
     def addresses(self) -> list[Address]:
-        return [interface.ip for end in self.ends for interface in end.addresses]
+        return [address for end in self.ends for address in end.ips]
 
     def address(self, version: int) -> Address:
         """Its first address of an IP version (4 or 6). `UsageError` when it has none."""
@@ -85,6 +81,10 @@ class Host:
     ) -> Socket:
         """A plain blocking socket, born in this host's namespace and cgroup. `OSError` as usual."""
         return self.namespace.socket(family, kind, protocol)
+
+    def sockets(self, count: int, family: int = AF_INET, kind: int = SOCK_STREAM) -> list[Socket]:
+        """As many of them, of at most 64: at the price of one."""
+        return self.namespace.sockets(count, family, kind)
 
     def listen(self, family: int = AF_INET, port: int = 0, backlog: int = 128) -> Socket:
         """A listener on every address of the family; an IPv6 one takes IPv4 clients too.
@@ -201,17 +201,11 @@ class Host:
 
     def tcp_sockets(self) -> list[TcpSocket]:
         """The kernel's word on every TCP socket of this host, also in TIME_WAIT; none once it is gone."""
-        return [] if self.is_gone else tcp_sockets(self._socket_diag())
-
-    def _socket_diag(self) -> Socket:
-        if self._diag is None:
-            self._diag = prepare(self.socket(AF_NETLINK, SOCK_RAW, NETLINK_SOCK_DIAG))
-            self._undo.callback(self._diag.close)
-        return self._diag
+        return [] if self.is_gone else tcp_sockets(self.namespace.diag)
 
     def socket_storages(self, map_fd: int) -> dict[int, bytes]:
         """The values of a SK_STORAGE map on this host's TCP sockets, by the sockets' cookies."""
-        return {} if self.is_gone else socket_storages(self._socket_diag(), map_fd)
+        return {} if self.is_gone else socket_storages(self.namespace.diag, map_fd)
 
     def destroy(self, sock: Socket) -> None:
         """Aborts a TCP socket of this host from outside, as ``ss --kill`` does.
@@ -221,7 +215,7 @@ class Host:
         cookie = socket_cookie(sock)
         for each in self.tcp_sockets():
             if each.cookie == cookie:
-                destroy(self._socket_diag(), each)
+                destroy(self.namespace.diag, each)
                 return
         raise UsageError(f"abort {sock!r}", f"{self.name} has no such TCP socket")
 
@@ -232,7 +226,7 @@ class Host:
         """
         end = replace(self.ends[0], addresses=(*self.ends[0].addresses, interface))
         execute(self.namespace.route, [add_address(self.ends[0], interface, preferred=False)])
-        await_ready(self.namespace.route, end)
+        await_ready(self.namespace.route, [end])
         self.ends[0] = end
 
     def counters(self) -> dict[str, int]:
@@ -242,7 +236,6 @@ class Host:
     def close(self) -> None:
         """Lets go of its namespace and ends what runs on it. The lab bears that."""
         self.is_gone = True
-        self._undo.close()
         self.namespace.close()
 
 

@@ -15,7 +15,8 @@ from testbed.data import data_dir
 from testbed.lab.lab import Lab
 
 
-def _sources() -> SourceSet:
+def impatience_sources() -> SourceSet:
+    """The sources of the program, which every kernel takes."""
     bpf = data_dir("bpf")
     programs = (("impatient", ProgramKind.SOCKOPS),)
     return SourceSet("impatient", (bpf / "impatient.c",), (bpf / "include",), programs, ())
@@ -25,7 +26,7 @@ class Impatience(Closing):
     """The program that answers BPF_SOCK_OPS_TIMEOUT_INIT, loaded once a process."""
 
     def __init__(self, loader: ObjectLoader) -> None:
-        self._set = load_own(_sources(), loader)
+        self._set = load_own(impatience_sources(), loader)
 
     @contextmanager
     def of(self, lab: Lab) -> Iterator[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from testbed.data import data_dir
 from testbed.errors import UsageError
+from testbed.lab.documents import read_yaml
+from testbed.lab.wiring import Wiring, wire
 
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 # A name is a cgroup directory and a word in commands: nothing in it may mean anything else.
@@ -60,6 +62,11 @@ class Topology(_Model):
                 raise ValueError(f"{name} has the gateway {host.gateway}, to which no link of it leads")
         return self
 
+    @cached_property
+    def wiring(self) -> Wiring:
+        """What its labs are made by."""
+        return wire(self)
+
     def ends(self) -> Iterator[EndSpec]:
         for link in self.links:
             yield from link
@@ -91,7 +98,7 @@ def load_topology(name_or_path: str | Path) -> Topology:
 def _parse(what: str, text: str) -> Topology:
     """Once for each text: it takes as long as a lab takes to come up."""
     try:
-        content = yaml.safe_load(text)
+        content = read_yaml(text)
     except yaml.YAMLError as error:
         raise UsageError(what, " ".join(str(error).split()), "mend the YAML there") from error
     try:

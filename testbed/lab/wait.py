@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable, Sequence, Set
 from typing import Protocol, TypeVar
 
+from testbed.deadlines import scaled
 from testbed.errors import WaitExpired
 
-DEADLINE_S = 2.0
+DEADLINE_S = scaled(2.0)
 _RECHECK_MS = 1  # at most: not every change has an event that wakes us
 
 T = TypeVar("T")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+from functools import lru_cache
 from typing import NamedTuple
 
 from testbed.kernel.sockdiag import TcpState
-from testbed.lab.family import Address, endpoint, unmapped
+from testbed.lab.family import Address, endpoint, unmapped_bytes
 
 _EVENT = struct.Struct("=3Q I3I 5I4x 16s16s 2Q4I")  # struct tap_event of bpf/include/tap_maps.h
 
@@ -70,8 +70,7 @@ class Figures(NamedTuple):
     lost_out: int
 
 
-@dataclass(frozen=True)
-class Callback:
+class Callback(NamedTuple):
     """One callback. ``time_ns`` is CLOCK_MONOTONIC; ports in host order; mapped addresses are IPv4.
 
     ``family`` is the socket's own (AF_INET6 for a v4-mapped one); ``host`` the host whose socket it
@@ -96,7 +95,8 @@ class Callback:
     @property
     def change(self) -> tuple[TcpState, TcpState]:
         """Of a STATE callback: the state before and after."""
-        return TcpState(self.args[0]), TcpState(self.args[1])
+        before, after, _ = self.args
+        return _STATES.get(before) or TcpState(before), _STATES.get(after) or TcpState(after)
 
     def __str__(self) -> str:
         ends = f"{endpoint(self.local, self.local_port)} – {endpoint(self.remote, self.remote_port)}"
@@ -106,8 +106,17 @@ class Callback:
 
 
 def _address(family: int, data: bytes) -> Address:
-    size = 4 if family == socket.AF_INET else 16
-    return unmapped(socket.inet_ntop(family, data[:size]))
+    return unmapped_bytes(data[:4] if family == socket.AF_INET else data)
+
+
+# By number: an Enum's own way to a member takes ten times as long.
+_OPS = {op.value: op for op in Op}
+_STATES = {state.value: state for state in TcpState}
+
+
+@lru_cache(maxsize=256)
+def _flags(number: int) -> CallbackFlag:
+    return CallbackFlag(number)
 
 
 def decode_callback(data: bytes, host_of: Callable[[int], str | None]) -> Callback | None:
@@ -124,11 +133,11 @@ def decode_callback(data: bytes, host_of: Callable[[int], str | None]) -> Callba
         time_ns,
         cookie,
         host,
-        Op(op),
+        _OPS.get(op) or Op(op),
         (args[0], args[1], args[2]),
         family,
-        TcpState(state),
-        CallbackFlag(flags),
+        _STATES.get(state) or TcpState(state),
+        _flags(flags),
         _address(family, local),
         local_port,
         _address(family, remote),

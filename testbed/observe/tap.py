@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import ExitStack
 from typing import overload
 
-from testbed.bpf import libbpf
 from testbed.bpf.attach import attach
 from testbed.bpf.bcc_loader import SourceSet
 from testbed.bpf.elf.loader import ObjectLoader
 from testbed.bpf.features import kernel_btf
 from testbed.bpf.kinds import ProgramKind
+from testbed.bpf.maps import RingReader
 from testbed.bpf.own_program import load_own
 from testbed.bpf.probe import has_helper
 from testbed.bpf.program_set import ProgramSet
@@ -27,13 +27,14 @@ from testbed.kernel.sockdiag import TcpState, socket_cookie
 from testbed.lab.lab import Lab
 from testbed.observe.callbacks import Callback, CallbackFlag, Op, decode_callback
 
+_STATE = int(CallbackFlag.STATE)
 _TOLD = 100  # callbacks of a story: five or six connections
 _GET_NETNS_COOKIE = 122  # enum bpf_func_id; in sockops programs since Linux 5.15
 
 
-def _sources() -> SourceSet:
+def tap_sources(has_cookie: bool) -> SourceSet:
+    """The tap's sources, for kernels with bpf_get_netns_cookie in sockops programs (5.15) or without."""
     bpf = data_dir("bpf")
-    has_cookie = has_helper(ProgramKind.SOCKOPS.prog_type, _GET_NETNS_COOKIE)
     return SourceSet(
         name="tap",
         sources=(bpf / "tap.c",),
@@ -50,7 +51,10 @@ class TapProgram(Closing):
     def __init__(self, loader: ObjectLoader | None = None) -> None:
         """``loader`` is one that is there already."""
         kernel_btf()
-        self._set: ProgramSet = load_own(_sources(), loader)
+        self._set: ProgramSet = load_own(
+            tap_sources(has_helper(ProgramKind.SOCKOPS.prog_type, _GET_NETNS_COOKIE)), loader
+        )
+        self._ring = self._set.maps["tap_events"].reader
 
     def tap(self, lab: Lab) -> Tap:
         """Records the callbacks of a lab until the tap is closed. `UsageError` while another is open."""
@@ -60,7 +64,7 @@ class TapProgram(Closing):
                 "the program taps another lab, and its ring is one's at a time",
                 "close that tap first",
             )
-        return Tap(self._set, lab)
+        return Tap(self._set, self._ring, lab)
 
     def close(self) -> None:
         self._set.close()
@@ -72,21 +76,18 @@ class Tap(Sequence[Callback], Closing):
     `EventsLost` when the ring was full: what is there is then not all.
     """
 
-    def __init__(self, program_set: ProgramSet, lab: Lab) -> None:
+    def __init__(self, program_set: ProgramSet, ring: RingReader, lab: Lab) -> None:
         self._lab = lab
+        self._ring = ring
         self._lost_counter = program_set.maps["tap_lost"]
         self._lost_before = 0
-        self._raw: list[bytes] = []
         self._callbacks: list[Callback] = []
+        self._last_watched: dict[int, Callback] = {}
         self._closed = False
         with ExitStack() as stack:
             program_set.in_use = True
             stack.callback(setattr, program_set, "in_use", False)
-            ring = program_set.maps["tap_events"]
-            self._ring = libbpf.RingConsumer(ring.fd, self._raw.append)
-            stack.callback(self._ring.close)
-            self._ring.consume()  # a lab before this one may have left some
-            self._raw.clear()
+            self._ring.take()  # a lab before this one may have left some
             self._lost_before = self._lost()
             attach(program_set.programs["tap"], lab.observer_fd, stack)
             lab.witnesses.append(self)
@@ -98,11 +99,14 @@ class Tap(Sequence[Callback], Closing):
         return int.from_bytes(self._lost_counter.get(bytes(4)) or b"", "little") - self._lost_before
 
     def _take_in(self) -> None:
-        self._ring.consume()
-        while self._raw:
-            made = decode_callback(self._raw.pop(0), self._lab.host_of_cookie)
+        if self._closed:
+            raise ValueError("the tap is closed")  # what comes now is another's
+        for data in self._ring.take():
+            made = decode_callback(data, self._lab.host_of_cookie)
             if made is not None:
                 self._callbacks.append(made)
+                if int(made.flags) & _STATE:
+                    self._last_watched[made.cookie] = made
 
     def read(self) -> None:
         """Takes in what has come."""
@@ -125,13 +129,10 @@ class Tap(Sequence[Callback], Closing):
 
     def pending(self, present: Set[int]) -> list[str]:
         """Sockets that have the STATE flag and are gone, whose callback to CLOSE has not come yet."""
-        last: dict[int, Callback] = {}
-        for each in self:
-            if each.flags & CallbackFlag.STATE:
-                last[each.cookie] = each
+        self.read()
         return [
             f"the callback to CLOSE of: {each}"
-            for cookie, each in last.items()
+            for cookie, each in self._last_watched.items()
             if cookie not in present and not (each.op is Op.STATE and each.change[1] is TcpState.CLOSE)
         ]
 

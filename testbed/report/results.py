@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,7 @@ class Collector:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self.items = [(item.nodeid, about(item)) for item in session.items]
+        gc.freeze()  # what is there by now stays: no need to look through it again and again
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:

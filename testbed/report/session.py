@@ -13,7 +13,17 @@ import testbed.kmesh.scenarios
 
 SCENARIOS = Path(testbed.kmesh.scenarios.__file__).parent
 _PRINTED_NAME = re.compile(r"(\w+)::([\w\[\]-]+)")
-_PLUGINS = ("testbed.pytest_plugin", "testbed.pytest_objects", "testbed.report.about", "no:cacheprovider")
+_PLUGINS = ("testbed.pytest_plugin", "testbed.pytest_objects", "testbed.report.about")
+# Of no use to the scenarios, and most of them at work around each.
+_WITHOUT = (
+    "cacheprovider",
+    "doctest",
+    "logging",
+    "pastebin",
+    "threadexception",
+    "unraisableexception",
+    "warnings",
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +43,8 @@ class Selection:
     def arguments(self) -> list[str]:
         """Those of pytest, which runs elsewhere: files are named by their whole paths."""
         words = [str(SCENARIOS), "-c", os.devnull, "--rootdir", str(SCENARIOS), "--tb", "short"]
-        words += [word for name in _PLUGINS for word in ("-p", name)]
+        words.append("--capture=sys")  # cheaper than that of descriptors, and only Python writes here
+        words += [word for name in (*_PLUGINS, *(f"no:{each}" for each in _WITHOUT)) for word in ("-p", name)]
         if self.families:
             words += ["--family", self.families]
         if self.expression:

@@ -30,8 +30,8 @@ class Busy:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
         self.left = times
-        self._rmdir = Path.rmdir
-        monkeypatch.setattr(Path, "rmdir", lambda path: self._remove(path))  # noqa: PLW0108 (it is to be a method)
+        self._rmdir = os.rmdir
+        monkeypatch.setattr(os, "rmdir", self._remove)
 
     def _remove(self, path: Path) -> None:
         if self.left:

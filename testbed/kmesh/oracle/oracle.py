@@ -56,19 +56,19 @@ class Oracle:
 
     def check(self) -> None:
         """Waits until the lab is at rest, then compares. `ContractViolation` tells every difference."""
-        self._mesh.lab.settle()
-        if found := self.violations():
+        if found := self.violations(self._mesh.lab.settle()):
             concerned = {each.connection for each in found if each.connection is not None}
             raise ContractViolation(found, self._tap.story(lambda each: _is_of(each, concerned)))
 
-    def violations(self) -> list[Violation]:
-        """What is not as the contract says, now.
+    def violations(self, there: Sequence[TcpSocket] | None = None) -> list[Violation]:
+        """What is not as the contract says, now; ``there`` are the lab's TCP sockets, if they are known.
 
         A change by user space that fell into a callback may have been seen by the program or not:
         either is in order.
         """
         mine = [each for each in self._tap if each.time_ns >= self._mesh.since_ns]
-        there = [sock for host in self._mesh.lab.hosts.values() for sock in host.tcp_sockets()]
+        if there is None:
+            there = [sock for host in self._mesh.lab.hosts.values() for sock in host.tcp_sockets()]
         first = self._compare(self.replay(mine, "done"), there)
         first = [each for each in first if not self._excused.issuperset(each.kinds)]
         if not first:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -46,12 +48,14 @@ def _profile(config: pytest.Config) -> Profile:
 
 
 @pytest.fixture(scope="session")
-def impatience(object_loader: ObjectLoader) -> Iterator[Impatience]:
-    """The program that makes a lab impatient, loaded once a run."""
-    with Impatience(object_loader) as loaded:
-        yield loaded
+def impatience(object_loader: ObjectLoader) -> Iterator[Callable[[], Impatience]]:
+    """The program that makes a lab impatient, loaded when it is needed first."""
+    with ExitStack() as stack:
+        yield cache(lambda: stack.enter_context(Impatience(object_loader)))
 
 
-def test_open_use_close(request: pytest.FixtureRequest, lab: Lab, mesh: Mesh, tap: Tap, case: Case) -> None:
+def test_open_use_close(
+    impatience: Callable[[], Impatience], lab: Lab, mesh: Mesh, tap: Tap, case: Case
+) -> None:
     """open, use, close"""
-    run_case(case, Pair(lab, case.family), mesh, tap, lambda: request.getfixturevalue("impatience"))
+    run_case(case, Pair(lab, case.family), mesh, tap, impatience)
