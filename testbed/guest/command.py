@@ -1,0 +1,131 @@
+"""One command in a guest, with its output and exit code; or a shell in it."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import sys
+import termios
+import tty
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from testbed.errors import MachineError, UsageError
+from testbed.guest.accel import accelerator
+from testbed.guest.guest import Guest, GuestEnded
+from testbed.guest.initramfs import archive_digest, base, joined, overlay
+from testbed.guest.qemu import MEMORY_MIB, Machine
+from testbed.guest.snapshot import Snapshot
+from testbed.guest.system import System
+from testbed.kernels.kernel import Kernel
+
+_INSIDE = "testbed.guest.inside.commands"
+_WAITING_S = 10.0
+_LEAVE = b"\x1d"  # Ctrl-], as in telnet
+Output = Callable[[int, bytes], None]
+
+
+def run_command(
+    kernel: Kernel,
+    words: Sequence[str],
+    system: System,
+    *,
+    files: Mapping[str, bytes] | None = None,
+    output: Output | None = None,
+    deadline: float | None = None,
+    memory: int = MEMORY_MIB,
+) -> int:
+    """Boots a guest of that kernel, runs a command in it and returns its exit code, as a shell says it.
+
+    ``files`` are put into the guest, by absolute path; the command starts in /root. ``output`` is told
+    what it writes (1 for standard output, 2 for errors); without it, it goes to ours. ``deadline`` is
+    how many seconds may pass without a word of it. `GuestEnded` when the guest does not last.
+    """
+    with ExitStack() as stack:
+        guest = _ready(kernel, system, files or {}, memory, stack)
+        guest.wake(event="run", words=list(words), directory="/root")
+        guest.note_ready()
+        while True:
+            message = guest.receive(deadline, f"the end of {words[0]}")
+            if message["event"] == "exit":
+                return int(message["code"])
+            if message["event"] == "fault":
+                raise MachineError(f"run {words[0]} in the guest", message["why"], "", message["trace"])
+            (output or _ours)(message["stream"], base64.b64decode(message["data"]))
+
+
+def run_shell(
+    kernel: Kernel, system: System, *, files: Mapping[str, bytes] | None = None, memory: int = MEMORY_MIB
+) -> int:
+    """A shell in a guest of that kernel, on this terminal; returns its exit code. Ctrl-] ends the guest.
+
+    `UsageError` when this is no terminal.
+    """
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("start a shell in the guest", "this is no terminal", "name a command: vm … -- CMD")
+    with ExitStack() as stack:
+        guest = _ready(kernel, system, files or {}, memory, stack)
+        rows, columns = shutil.get_terminal_size()[::-1]
+        terminal = os.environ.get("TERM", "linux")
+        sys.stdout.write(f"Linux {guest.release}; `exit` or Ctrl-] ends the guest\r\n")
+        sys.stdout.flush()
+        _connect_terminal(guest, stack)
+        guest.wake(event="shell", rows=rows, columns=columns, terminal=terminal)
+        try:
+            return int(guest.receive(None, "the end of the shell")["code"])
+        except _Left:
+            return 0
+
+
+class _Left(Exception):
+    """Ctrl-] was typed."""
+
+
+def _connect_terminal(guest: Guest, stack: ExitStack) -> None:
+    stdin = sys.stdin.fileno()
+    before = termios.tcgetattr(stdin)
+    stack.callback(termios.tcsetattr, stdin, termios.TCSADRAIN, before)
+    tty.setraw(stdin)
+
+    def typed() -> None:
+        data = os.read(stdin, 4096)
+        if not data or _LEAVE in data:
+            raise _Left
+        guest.type(data)
+
+    guest.watch(stdin, typed)
+    guest.on_console = lambda data: _ours(1, data)
+
+
+def _ready(
+    kernel: Kernel, system: System, files: Mapping[str, bytes], memory: int, stack: ExitStack
+) -> Guest:
+    """A guest that waits for a command. One with files of its own is booted, as no other has them."""
+    archive = overlay(kernel, files)
+    initrd = stack.enter_context(joined([base(system), system.own_archive(), archive]))
+    machine = Machine(kernel.image, initrd, _INSIDE, "", accelerator(kernel.image).name, memory)
+    if files:
+        guest = stack.enter_context(Guest(machine))
+        _await_waiting(guest)
+        return guest
+    content = archive_digest([kernel.digest, system.digest(), archive])
+    snapshot = Snapshot.of(machine, kernel.digest, content)
+    return stack.enter_context(snapshot.restored(machine, _await_waiting))
+
+
+def _await_waiting(guest: Guest) -> None:
+    guest.await_up()
+    message: dict[str, Any] = guest.receive(guest.pace.seconds(_WAITING_S), "its agent, waiting")
+    if message["event"] != "waiting":
+        raise MachineError("start the guest's agent", str(message.get("why")), "", str(message.get("trace")))
+
+
+def _ours(stream: int, data: bytes) -> None:
+    file = sys.stdout if stream == 1 else sys.stderr
+    file.buffer.write(data)
+    file.flush()
+
+
+__all__ = ["GuestEnded", "run_command", "run_shell"]
