@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from testbed.errors import ExitCode, MachineError, UsageError, command
 from testbed.kmesh.profile import load_profile
 from testbed.kmesh.subject import load_subject
 from testbed.pytest_plugin import parse_families
-from testbed.report.results import Collector, in_order, short_name
+from testbed.report.results import Collector, Result, in_order, short_name
 from testbed.report.session import Selection, only_ours
 from testbed.report.table import print_failures, print_skips, print_violations, summary, verdict_table
 
@@ -117,14 +118,7 @@ def run_check(request: Request, console: Console) -> ExitCode:
     if request.stories is not None:
         request.stories.write_text(json.dumps(collector.stories, indent=1, sort_keys=True), encoding="utf-8")
     results = in_order(collector.results)
-    console.print(verdict_table(results, families))
-    print_failures(console, results)
-    print_violations(console, results)
-    print_skips(console, results)
-    console.print()
-    facts = f"testbed {testbed.__version__} · {origin} · {_machine()}"
-    console.print(facts, style="dim", highlight=False, soft_wrap=True)
-    console.print(summary(results, time.monotonic() - start))
+    print_results(console, results, families, (origin, _machine()), time.monotonic() - start)
     if code == pytest.ExitCode.INTERRUPTED:
         sys.stderr.write("testbed: interrupted; what had been run is shown above\n")
         return ExitCode.INTERRUPTED
@@ -132,6 +126,20 @@ def run_check(request: Request, console: Console) -> ExitCode:
         sys.stderr.write("testbed: nothing was tested: every scenario was skipped, for the reasons above\n")
         return ExitCode.CANNOT_RUN
     return ExitCode.PASSED if code == pytest.ExitCode.OK else ExitCode.FAILED
+
+
+def print_results(
+    console: Console, results: list[Result], families: Sequence[str], facts: Sequence[str], seconds: float
+) -> None:
+    """The table, what is behind it, what was under test where (``facts``), and a line that sums it up."""
+    console.print(verdict_table(results, families))
+    print_failures(console, results)
+    print_violations(console, results)
+    print_skips(console, results)
+    console.print()
+    words = " · ".join((f"testbed {testbed.__version__}", *facts))
+    console.print(words, style="dim", highlight=False, soft_wrap=True)
+    console.print(summary(results, seconds))
 
 
 def _machine() -> str:

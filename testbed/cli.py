@@ -12,9 +12,14 @@ import typer
 from rich.console import Console
 
 import testbed
+from testbed.commands import bisect as bisect_command
 from testbed.commands import explore as explore_command
+from testbed.commands import kernels as kernels_command
 from testbed.commands import load as load_command
+from testbed.commands import matrix as matrix_command
 from testbed.commands import mutants as mutants_command
+from testbed.commands import vm as vm_command
+from testbed.commands.matrix import Modules
 from testbed.commands.options import InnerMaps, TailCalls
 from testbed.errors import ExitCode, UsageError
 
@@ -87,6 +92,10 @@ def check(
         Path | None,
         typer.Option("--stories", metavar="FILE", help="Write what happened, to compare with another run."),
     ] = None,
+    kernel: Annotated[
+        str, typer.Option("--kernel", metavar="V|FILE", help="In a guest of this kernel; needs no root.")
+    ] = "",
+    modules: Modules = None,
 ) -> None:
     """Run the contract's scenarios and print a table of verdicts.
 
@@ -106,6 +115,12 @@ def check(
         inner_maps=tuple(inner_maps or ()),
         stories=stories,
     )
+    if kernel:
+        from testbed.matrix.check import check_in_guest
+
+        raise typer.Exit(check_in_guest(request, kernel, modules, _console()))
+    if modules is not None:
+        raise UsageError("use --modules", "it is about a guest's kernel, and --kernel names none")
     raise typer.Exit(run_check(request, _console()))
 
 
@@ -136,6 +151,10 @@ def inspect(
 app.command(epilog=load_command.EPILOG)(load_command.load)
 app.command(epilog=explore_command.EPILOG)(explore_command.explore)
 app.command(epilog=mutants_command.EPILOG)(mutants_command.mutants)
+app.command(epilog=matrix_command.EPILOG, cls=matrix_command.Command)(matrix_command.matrix)
+app.command(epilog=bisect_command.EPILOG)(bisect_command.bisect)
+app.command(epilog=vm_command.EPILOG)(vm_command.vm)
+app.add_typer(kernels_command.app, name="kernels")
 
 
 @app.command(epilog="Example:  [bold]sudo testbed doctor --json | jq .[].name[/]")

@@ -14,7 +14,7 @@ import asyncio
 import json
 import shutil
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -60,23 +60,37 @@ class Snapshot:
         """Whether a guest can be restored from it, as far as can be seen."""
         try:
             facts = json.loads((self.folder / _FACTS).read_text(encoding="utf-8"))
-            sizes = {name: (self.folder / name).stat().st_size for name in (_RAM, _STATE)}
-        except (OSError, ValueError):
+            return bool(facts["files"] == _as_written(self.folder))
+        except (OSError, ValueError, KeyError, TypeError):
             return False
-        return bool(facts["sizes"] == sizes)
 
     def restored(self, machine: Machine, prepare: Callable[[Guest], None]) -> Guest:
         """A guest that has been prepared: restored, from a snapshot that is made first if there is none.
 
-        Errors as `make`.
+        `GuestEnded` when it does not come that far; `MachineError` when the cache cannot be written.
         """
-        if self.exists:
-            try:
-                return self._restore(machine)
-            except (MachineError, GuestEnded):
-                self.drop()  # it is damaged: another is made
-        self.make(machine, prepare)
-        return self._restore(machine)
+        with self._locked(shared=True):  # nobody removes it while QEMU opens it
+            if (guest := self._tried(machine)) is not None:
+                return guest
+        with self._locked():
+            guest = self._tried(machine)  # another process may have been faster
+            if guest is None:
+                self._make(machine, prepare)
+                guest = self._restore(machine)
+        apply_cap(spare_recent=True)
+        return guest
+
+    def _locked(self, *, shared: bool = False) -> AbstractContextManager[bool]:
+        return locked(f"{_ROOM}-{self.slot}", shared=shared)
+
+    def _tried(self, machine: Machine) -> Guest | None:
+        """None when there is no snapshot, or a damaged one."""
+        if not self.exists:
+            return None
+        try:
+            return self._restore(machine)
+        except (MachineError, GuestEnded, OSError, ValueError):
+            return None
 
     def _restore(self, machine: Machine) -> Guest:
         """A guest that goes on where the snapshot was taken. `MachineError` without QEMU."""
@@ -92,35 +106,41 @@ class Snapshot:
             stack.pop_all()
         return guest
 
-    def make(self, machine: Machine, prepare: Callable[[Guest], None]) -> None:
-        """Boots a guest, lets it ``prepare``, and keeps it. The guest is gone afterwards.
-
-        `GuestEnded` when it does not come that far; `MachineError` when the cache cannot be written.
-        """
-        with locked(f"{_ROOM}-{self.slot}"), ExitStack() as stack:
-            if self.exists:
-                return
-            draft = side_dir("drafts") / _ROOM / self.slot
+    def _make(self, machine: Machine, prepare: Callable[[Guest], None]) -> None:
+        """Boots a guest, lets it ``prepare``, and keeps it. The guest is gone afterwards."""
+        _clean_drafts()
+        draft = side_dir("drafts") / _ROOM / self.slot
+        with ExitStack() as stack:
             shutil.rmtree(draft, ignore_errors=True)  # of a process that died: the lock is ours
-            draft.mkdir(parents=True)
             stack.callback(shutil.rmtree, draft, ignore_errors=True)
-            with Guest(replace(machine, ram=draft / _RAM, shared=True)) as guest:
-                prepare(guest)
-                _talk(_save(guest, draft / _STATE), "take a snapshot of the guest")
-                sizes = {name: (draft / name).stat().st_size for name in (_RAM, _STATE)}
-                facts = {"release": guest.release, "scale": guest.pace.scale, "sizes": sizes}
-            (draft / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
             try:
+                draft.mkdir(parents=True)
+                with Guest(replace(machine, ram=draft / _RAM, shared=True)) as guest:
+                    prepare(guest)
+                    _talk(_save(guest, draft / _STATE), "take a snapshot of the guest")
+                facts = {"release": guest.release, "scale": guest.pace.scale, "files": _as_written(draft)}
+                (draft / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
                 for old in cache_dir(_ROOM).glob(f"{self.slot}-*"):
                     shutil.rmtree(old, ignore_errors=True)  # guests that run from it keep its memory
                 draft.rename(self.folder)
             except OSError as error:
                 raise cache_error(f"keep the snapshot in {self.folder}", error) from error
-        apply_cap(spare_recent=True)
 
-    def drop(self) -> None:
-        """Removes it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+
+def _as_written(folder: Path) -> dict[str, list[int]]:
+    """Sizes in bytes and times of change (ns), by which damage is seen: reading it all would take as long
+    as to boot.
+    """
+    found = {name: (folder / name).stat() for name in (_RAM, _STATE)}
+    return {name: [status.st_size, status.st_mtime_ns] for name, status in found.items()}
+
+
+def _clean_drafts() -> None:
+    """Removes the drafts of processes that died: whoever makes one holds the lock of its slot."""
+    for draft in (side_dir("drafts") / _ROOM).glob("*"):
+        with locked(f"{_ROOM}-{draft.name}", wait=False) as is_ours:
+            if is_ours:
+                shutil.rmtree(draft, ignore_errors=True)
 
 
 def _talk(conversation: Coroutine[Any, Any, None], what: str) -> None:

@@ -39,6 +39,7 @@ _TOOLS = ("bash", "dash", "busybox", "ip", "ss", "tc", "nstat", "bpftool", "tcpd
 _LIBRARIES = ("libbpf.so.1",)
 _REQUIREMENT = re.compile(r"^([\w.-]+)[^;]*(;.*)?$")
 _BINARIES = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_WANTED = (Path("/usr/include/bpf/bpf_helper_defs.h"),)  # the names of helpers
 _LINKER_CACHE = Path("/etc/ld.so.cache")
 _ACCOUNTS = {
     "/etc/passwd": b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n",
@@ -129,6 +130,7 @@ def find_system(objects: Mapping[str, bytes]) -> System:
         raise MachineError(
             "make a guest's file system", f"{', '.join(missing)} is not there", "apt-get install libbpf1"
         )
+    files |= {str(file): file for file in _WANTED if file.is_file()}
     files |= {str(path): path.resolve() for name in _LIBRARIES if (path := library(name))}
     inside = (Path(__file__).parent / "inside" / "init.py").read_bytes()
     made = {INIT: b"#!%s -ISu\n%b" % (str(python).encode(), inside), **_ACCOUNTS}

@@ -1,0 +1,202 @@
+"""A cell of the matrix: the scenarios, or a share of them, on one kernel in a guest of its own."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from testbed.errors import MachineError, TestbedError
+from testbed.guest.accel import accelerator
+from testbed.guest.guest import Guest, GuestEnded
+from testbed.guest.initramfs import archive_digest, base, joined, overlay
+from testbed.guest.qemu import Machine
+from testbed.guest.snapshot import Snapshot
+from testbed.guest.state import GuestReport
+from testbed.guest.stop import Stop
+from testbed.guest.system import find_system
+from testbed.kernels.find import find_kernels
+from testbed.matrix.collection import Scenario, collect
+from testbed.matrix.inside import digest_of
+from testbed.matrix.model import CellResult
+from testbed.matrix.own_objects import own_objects
+from testbed.report.results import Result
+from testbed.report.session import Selection
+
+_INSIDE = "testbed.matrix.inside"
+_COLLECTED_S, _PREPARED_S, _SCENARIO_S = 10.0, 20.0, 10.0
+
+
+@dataclass(frozen=True)
+class Cell:
+    """All that a worker, on this machine or on another, needs to know; it is sent by pickle.
+
+    ``kernel`` is an exact version of the archive or a path, ``label`` its column's name. ``objects`` are
+    people's own, by file name and content; without any the reference is under test. ``selection`` says
+    which scenarios; its objects are left out. Of ``shares`` equal shares of them this is number
+    ``share``, from 0: the shares of one kernel become one column.
+    """
+
+    label: str
+    kernel: str
+    modules: Path | None = None
+    objects: tuple[tuple[str, bytes], ...] = ()
+    selection: Selection = field(default_factory=Selection)
+    share: int = 0
+    shares: int = 1
+
+
+OnResult = Callable[[Result], None]
+
+
+def run_cell(cell: Cell, on_result: OnResult | None = None, stop: Stop | None = None) -> CellResult:
+    """Boots the kernel and runs the scenarios in it; ``on_result`` is told each verdict as it falls.
+
+    `TestbedError` when no guest could be started at all: no QEMU, no such kernel, a bad selection.
+    `Stopped` as soon as ``stop`` is set.
+    """
+    chosen = _chosen(cell)
+    results: list[Result] = []
+    with ExitStack() as stack:
+        try:
+            guest = _prepared(cell, stop, stack)
+            _run(guest, chosen, results, on_result or (lambda _: None))
+        except GuestEnded as ended:
+            return CellResult(cell.label, ended.report, tuple(results))
+        except _Lacks as lack:
+            skipped = tuple(_skipped(scenario, str(lack)) for scenario in chosen.values())
+            return CellResult(cell.label, lack.report, skipped)
+        except _NothingRuns as problem:
+            return CellResult(cell.label, problem.report, error=str(problem))
+        return CellResult(cell.label, guest.report(), tuple(results))
+
+
+class _NothingRuns(Exception):
+    """The guest is there, and what is to be tested cannot be: the kernel rejects the programs, say."""
+
+    def __init__(self, report: GuestReport, words: str) -> None:
+        super().__init__(words)
+        self.report = report
+
+
+class _Lacks(_NothingRuns):
+    """The kernel is too old for the programs."""
+
+
+def _chosen(cell: Cell) -> dict[int, Scenario]:
+    """The scenarios of this cell, by their numbers in the guest's collection, which is of all."""
+    numbers = {scenario.nodeid: number for number, scenario in enumerate(collect(Selection()))}
+    wanted = collect(replace(cell.selection, objects=()))[cell.share :: cell.shares]
+    return {numbers[scenario.nodeid]: scenario for scenario in wanted}
+
+
+def _prepared(cell: Cell, stop: Stop | None, stack: ExitStack) -> Guest:
+    """A guest in which the first scenario can run at once: restored if it can be, else booted."""
+    kernel = find_kernels([cell.kernel], modules=cell.modules)[0]
+    system = find_system(own_objects())
+    archive = overlay(kernel)
+    initrd = stack.enter_context(joined([base(system), system.own_archive(), archive]))
+    machine = Machine(kernel.image, initrd, _INSIDE, "", accelerator(kernel.image).name)
+    under_test = _Subject(cell, stop)
+    content: list[bytes | str] = [kernel.digest, system.digest(), archive, under_test.kept]
+    snapshot = Snapshot.of(machine, kernel.digest + under_test.kept, archive_digest(content))
+    guest = stack.enter_context(snapshot.restored(machine, under_test.prepare_to_keep))
+    under_test.prepare(guest)
+    return guest
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What is under test, and how much of it a snapshot has: all of the reference, nothing of objects."""
+
+    cell: Cell
+    stop: Stop | None
+
+    @property
+    def kept(self) -> str:
+        return "collected" if self.cell.objects else "prepared"
+
+    def prepare_to_keep(self, guest: Guest) -> None:
+        self._heed(guest)
+        guest.await_up()
+        message = guest.receive(guest.pace.seconds(_COLLECTED_S), "its collection of scenarios")
+        if message["event"] == "fatal":
+            raise _nothing_runs(guest, message)
+        if message["digest"] != digest_of(scenario.nodeid for scenario in collect(Selection())):
+            raise MachineError(
+                "compare what the guest collected with what this machine did",
+                "they differ",
+                "please report it",
+            )
+        if not self.cell.objects:
+            self._prepare(guest)
+
+    def prepare(self, guest: Guest) -> None:
+        self._heed(guest)
+        if self.cell.objects:
+            self._prepare(guest)
+
+    def _heed(self, guest: Guest) -> None:
+        if self.stop is not None:
+            guest.watch(self.stop.fileno(), self.stop.heed)
+
+    def _prepare(self, guest: Guest) -> None:
+        selection = self.cell.selection
+        objects = [(name, base64.b64encode(zlib.compress(data)).decode()) for name, data in self.cell.objects]
+        options = {
+            "abi": selection.abi,
+            "tail_call": list(selection.tail_calls),
+            "inner_map": list(selection.inner_maps),
+        }
+        guest.wake(event="prepare", objects=objects, **options)
+        message = guest.receive(guest.pace.seconds(_PREPARED_S), "the programs, loaded")
+        if message["event"] != "prepared":
+            raise _nothing_runs(guest, message)
+
+
+def _nothing_runs(guest: Guest, message: dict[str, Any]) -> Exception:
+    if message["event"] == "fault":
+        return TestbedError(
+            "run the scenarios in the guest", message["why"], "please report it", message["trace"]
+        )
+    if message["event"] == "lacks":
+        return _Lacks(guest.report(), message["why"])
+    return _NothingRuns(guest.report(), str(TestbedError(*message["words"])))
+
+
+def _run(guest: Guest, chosen: dict[int, Scenario], results: list[Result], on_result: OnResult) -> None:
+    guest.wake(event="run", items=list(chosen))
+    running = "the first scenario"
+    while True:
+        message = guest.receive(guest.pace.seconds(_SCENARIO_S), running)
+        match message["event"]:
+            case "start":
+                running = chosen[message["item"]].nodeid
+                guest.note_ready()
+            case "result":
+                results.append(_result(chosen[message["item"]], message))
+                on_result(results[-1])
+            case "done":
+                return
+            case _:
+                raise _nothing_runs(guest, message)
+
+
+def _skipped(scenario: Scenario, why: str) -> Result:
+    return Result(scenario.about, scenario.nodeid, scenario.place, "skipped", 0.0, why)
+
+
+def _result(scenario: Scenario, message: dict[str, Any]) -> Result:
+    return Result(
+        scenario.about,
+        scenario.nodeid,
+        scenario.place,
+        message["outcome"],
+        message["seconds"],
+        message["details"],
+        tuple(message["violated"]),
+    )
