@@ -19,6 +19,7 @@ import testbed
 from testbed.bpf.elf.file import read_object
 from testbed.bpf.elf.loader import LoadOptions, ObjectLoader
 from testbed.bpf.elf.words import parse_inner_map, parse_tail_call
+from testbed.data import data_dir
 from testbed.errors import ExitCode, MachineError, UsageError, command
 from testbed.kmesh.profile import load_profile
 from testbed.kmesh.subject import load_subject
@@ -156,7 +157,7 @@ def _describe_subject(request: Request, console: Console) -> str:
             raise UsageError(
                 "use --tail-call or --inner-map", "they are about objects, and --object names none"
             )
-        return "the reference in bpf/, by bcc"
+        return f"the reference in bpf/, {'compiled' if data_dir('objects').is_dir() else 'by bcc'}"
     options = LoadOptions(
         tail_calls=tuple(map(parse_tail_call, request.tail_calls)),
         inner_maps=dict(map(parse_inner_map, request.inner_maps)),

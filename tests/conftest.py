@@ -38,6 +38,7 @@ def testbed_command() -> Run:
         prefix: tuple[str, ...] = (),
         env: Mapping[str, str] | None = None,
         cwd: Path = ROOT,
+        timeout: float = 60,
     ) -> subprocess.CompletedProcess[str]:
         inherited = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
         return subprocess.run(
@@ -47,7 +48,7 @@ def testbed_command() -> Run:
             check=False,
             cwd=cwd,
             env={**inherited, "COLUMNS": "120", **(env or {})},
-            timeout=60,
+            timeout=timeout,
         )
 
     return run

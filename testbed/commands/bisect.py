@@ -10,11 +10,12 @@ from rich.console import Console
 
 from testbed.commands.matrix import Abi, Expression, InFamilies, Objects
 from testbed.commands.options import InnerMaps, TailCalls
+from testbed.commands.vm import With
 from testbed.errors import UsageError
 
 EPILOG = (
     "Examples:  [bold]testbed bisect -k closing_deletes --good 5.10 --bad 6.12[/]"
-    "  ·  [bold]testbed bisect --good 6.1 --bad 7.2 --run 'testbed load sockops.o'[/]"
+    "  ·  [bold]testbed bisect --good 6.1 --bad 7.2 --with sockops.o --run 'testbed load sockops.o'[/]"
 )
 
 _Good = Annotated[str, typer.Option("--good", metavar="V", help="A kernel where it passes.")]
@@ -37,6 +38,7 @@ def bisect(
     tail_calls: TailCalls = None,
     inner_maps: InnerMaps = None,
     family: InFamilies = "",
+    files: With = None,
 ) -> None:
     """Find the first kernel where a scenario changes its verdict.
 
@@ -51,5 +53,7 @@ def bisect(
         raise UsageError("bisect", "it takes either scenarios (-k) or a command (--run)")
     given = (abi, tuple(tail_calls or ()), tuple(inner_maps or ()), family)
     subject = Subject(tuple(objects or ()), *given, expression)
-    request = Request(good, bad, subject, tuple(shlex.split(command)))
+    if files and not command:
+        raise UsageError("use --with", "it is about a command, and --run names none")
+    request = Request(good, bad, subject, tuple(shlex.split(command)), tuple(files or ()))
     raise typer.Exit(run_bisect(request, Console(highlight=False)))

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from testbed.errors import ExitCode, UsageError, errno_name
+from testbed.errors import ExitCode
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from testbed.guest.state import GuestReport
 
 EPILOG = (
     "Examples:  [bold]testbed vm --kernel 6.1[/]  ·  [bold]testbed vm --kernel 5.10 -- uname -r[/]  ·  "
-    "[bold]testbed vm -k 7 --with test_mine.py -- pytest /root/test_mine.py[/]\n\n"
+    "[bold]testbed vm --kernel 7 --with test_mine.py -- pytest /root/test_mine.py[/]\n\n"
     "The guest has this Python, this testbed, ip, ss, bpftool and busybox, and no network but its own. "
     "The exit code is the command's; 3 when the guest did not last."
 )
 
 KernelName = Annotated[
-    str, typer.Option("--kernel", "-k", metavar="V", help="A version, a path to a kernel, or host.")
+    str, typer.Option("--kernel", metavar="V", help="A version, a path to a kernel, or host.")
 ]
 Modules = Annotated[
     Path | None, typer.Option("--modules", metavar="DIR", help="The modules of a kernel given by its path.")
@@ -26,7 +32,7 @@ With = Annotated[
     list[Path] | None,
     typer.Option("--with", metavar="PATH", help="Put a file or directory into /root; once for each."),
 ]
-Memory = Annotated[int, typer.Option("--memory", metavar="MIB", min=256, help="The guest's memory.")]
+Memory = Annotated[int, typer.Option("--memory", metavar="MIB", min=512, help="The guest's memory.")]
 Deadline = Annotated[
     float | None, typer.Option("--deadline", metavar="S", min=1, help="End it after S seconds of silence.")
 ]
@@ -42,6 +48,24 @@ def vm(
     deadline: Deadline = None,
 ) -> None:
     """Boot a kernel and give a shell in it, or run one command. Needs no root."""
+    from testbed.guest.files import taken_along
+
+    try:
+        code = _run(kernel, words or [], modules, taken_along(files or []), memory, deadline)
+    except KeyboardInterrupt:
+        sys.stderr.write("testbed: interrupted; the guest is ended\n")
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    raise typer.Exit(code)
+
+
+def _run(
+    kernel: str,
+    words: list[str],
+    modules: Path | None,
+    taken: dict[str, bytes],
+    memory: int,
+    deadline: float | None,
+) -> int:
     from rich.console import Console
 
     from testbed.guest.command import run_command, run_shell
@@ -52,34 +76,29 @@ def vm(
     from testbed.matrix.own_objects import own_objects
 
     console = Console(stderr=True)
-    taken = taken_along(files or [])
     system = find_system(own_objects())
     with shown(console) as progress:
         found = find_kernels([kernel], modules=modules, progress=progress)[0]
     try:
         if words:
-            code = run_command(found, words, system, files=taken, memory=memory, deadline=deadline)
-        else:
-            code = run_shell(found, system, files=taken, memory=memory)
+            return run_command(found, words, system, files=taken, memory=memory, deadline=deadline)
+        return run_shell(found, system, files=taken, memory=memory)
     except GuestEnded as ended:
-        report = ended.report
-        console.print(f"testbed: the guest did not last: {report.state}: {report.why}", highlight=False)
-        console.print(report.console, style="dim", highlight=False, markup=False)
-        raise typer.Exit(ExitCode.CANNOT_RUN) from None
-    raise typer.Exit(code)
+        _tell(console, ended.report)
+        return ExitCode.CANNOT_RUN
 
 
-def taken_along(paths: list[Path]) -> dict[str, bytes]:
-    """Files, and those in directories, by their places in the guest. `UsageError` for one that is missing."""
-    taken: dict[str, bytes] = {}
-    for path in paths:
-        try:
-            inside = sorted(path.rglob("*")) if path.is_dir() else [path]
-            for file in inside:
-                if file.is_file():
-                    taken[f"/root/{file.relative_to(path.parent)}"] = file.read_bytes()
-            if not path.exists():
-                raise UsageError(f"take {path} along", "there is no such file")
-        except OSError as error:
-            raise UsageError(f"take {path} along", errno_name(error.errno or 0)) from error
-    return taken
+def _tell(console: Console, report: GuestReport) -> None:
+    """How a guest ended, the last lines of its console, and what to do."""
+    from rich.text import Text
+
+    from testbed.guest.state import GuestState
+
+    said = f"testbed: the guest did not last: {report.state}: {report.why}"
+    console.print(Text(said), soft_wrap=True)
+    for line in report.console.splitlines():
+        console.print(Text(f"    {line}", style="dim"), soft_wrap=True)
+    advice = (
+        "--memory gives the guest more" if report.state is GuestState.OUT_OF_MEMORY else report.state.advice
+    )
+    console.print(Text(f"  → {advice}"), soft_wrap=True)

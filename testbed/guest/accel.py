@@ -39,7 +39,7 @@ def accelerator(image: Path) -> Accelerator:
     try:
         KVM.open("r+b", buffering=0).close()
     except OSError as error:
-        return Accelerator("tcg", f"no KVM ({KVM}: {errno_name(error.errno or 0)}): guests are emulated")
+        return Accelerator("tcg", f"no KVM, guests are emulated ({KVM}: {errno_name(error.errno or 0)})")
     state = [_BOOT_ID.read_text(encoding="ascii").strip(), qemu_version(), str(os.geteuid())]
     kept = side_dir("accelerator") / "verdict.json"
     try:
@@ -70,11 +70,11 @@ def _probe(image: Path) -> Accelerator:
     except subprocess.TimeoutExpired:
         return Accelerator(
             "tcg",
-            f"KVM does not work here (no kernel boots with it within {_DEADLINE_S} s): guests are emulated",
+            f"no KVM, guests are emulated (with it, no kernel boots within {_DEADLINE_S} s)",
         )
     if _PROOF in done.stdout.decode(errors="replace"):
         return Accelerator("kvm", "KVM works")
     said = (
         done.stderr.decode(errors="replace").strip().splitlines() or [f"QEMU ended with {done.returncode}"]
     )[-1]
-    return Accelerator("tcg", f"KVM does not work here ({said}): guests are emulated")
+    return Accelerator("tcg", f"no KVM, guests are emulated ({said})")

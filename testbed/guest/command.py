@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import os
-import shutil
 import sys
 import termios
 import tty
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -23,6 +23,7 @@ from testbed.kernels.kernel import Kernel
 
 _INSIDE = "testbed.guest.inside.commands"
 _WAITING_S = 10.0
+_KILLED = 128 + 9
 _LEAVE = b"\x1d"  # Ctrl-], as in telnet
 Output = Callable[[int, bytes], None]
 
@@ -50,10 +51,12 @@ def run_command(
         while True:
             message = guest.receive(deadline, f"the end of {words[0]}")
             if message["event"] == "exit":
+                if message["code"] == _KILLED and (line := guest.console.out_of_memory()):
+                    (output or _ours)(2, f"the guest's kernel: {line}\n".encode())
                 return int(message["code"])
             if message["event"] == "fault":
                 raise MachineError(f"run {words[0]} in the guest", message["why"], "", message["trace"])
-            (output or _ours)(message["stream"], base64.b64decode(message["data"]))
+            (output or _ours)(message["stream"], zlib.decompress(base64.b64decode(message["data"])))
 
 
 def run_shell(
@@ -67,9 +70,9 @@ def run_shell(
         raise UsageError("start a shell in the guest", "this is no terminal", "name a command: vm … -- CMD")
     with ExitStack() as stack:
         guest = _ready(kernel, system, files or {}, memory, stack)
-        rows, columns = shutil.get_terminal_size()[::-1]
+        columns, rows = os.get_terminal_size(sys.stdout.fileno())  # whatever COLUMNS may say
         terminal = os.environ.get("TERM", "linux")
-        sys.stdout.write(f"Linux {guest.release}; `exit` or Ctrl-] ends the guest\r\n")
+        sys.stdout.write(f"Linux {guest.release}; `exit` or Ctrl-] ends the guest\n")
         sys.stdout.flush()
         _connect_terminal(guest, stack)
         guest.wake(event="shell", rows=rows, columns=columns, terminal=terminal)

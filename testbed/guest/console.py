@@ -11,9 +11,12 @@ _TAIL_LINES = 40
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 _STAMP = re.compile(r"^\[\s*\d+\.\d+\]\s*")
 _OUT_OF_MEMORY = re.compile(
-    r"Out of memory: Killed|out of memory and no killable|System is deadlocked on memory"
+    r"Out of memory: Killed|Out of memory and no killable|System is deadlocked on memory|"
+    r"Initramfs unpacking failed: write error"  # its root file system is memory
 )
 _PANIC = re.compile(r"Kernel panic - not syncing: (.*)")
+# What a kernel cannot go on without; another panic has nothing to do with what was killed before.
+_FOR_LACK = re.compile(r"System is deadlocked on memory|Attempted|No working init|Unable to mount root")
 
 
 class Console:
@@ -38,11 +41,15 @@ class Console:
 
     def verdict(self) -> tuple[GuestState, str] | None:
         """Out of memory, or a panic, with the kernel's own words for it; None for neither."""
-        lines = [_STAMP.sub("", line) for line in self.text.splitlines()]
-        for line in lines:
-            if _OUT_OF_MEMORY.search(line):
-                return GuestState.OUT_OF_MEMORY, line
-        for line in lines:
-            if match := _PANIC.search(line):
-                return GuestState.PANIC, match[1]
-        return None
+        panic = next((match[1] for line in self._lines() if (match := _PANIC.search(line))), None)
+        lack = self.out_of_memory()
+        if lack and (panic is None or _FOR_LACK.search(panic)):
+            return GuestState.OUT_OF_MEMORY, lack
+        return None if panic is None else (GuestState.PANIC, panic)
+
+    def out_of_memory(self) -> str:
+        """The kernel's words when memory ran out; empty when it did not."""
+        return next((line for line in self._lines() if _OUT_OF_MEMORY.search(line)), "")
+
+    def _lines(self) -> list[str]:
+        return [_STAMP.sub("", line) for line in self.text.splitlines()]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
+import signal
 import socket
 import subprocess
 import tempfile
@@ -21,6 +23,7 @@ from testbed.guest.line import Line
 from testbed.guest.pace import Pace
 from testbed.guest.qemu import Machine, dying_with_us, guest_command
 from testbed.guest.state import GuestReport, GuestState
+from testbed.kernels.cache import cache_error
 
 BOOT_DEADLINE_S = 120.0
 """To user space. It takes 2 s with emulation on one core of today's, so this one would be far too slow."""
@@ -170,9 +173,12 @@ class Guest(Closing):
         code = self._process.wait()
         self._errors.seek(0)
         said = self._errors.read().decode(errors="replace").strip().splitlines()
-        if verdict := self.console.verdict():
+        if code >= 0 and (verdict := self.console.verdict()):  # a guest that panics is ended by QEMU itself
             return self.report(*verdict)
-        why = f"QEMU ended with {code}" if code >= 0 else f"QEMU was killed by signal {-code}"
+        if code == -signal.SIGBUS and self.machine.shared:  # what mmap makes of a full disk
+            full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise cache_error(f"keep a guest's memory in {self.machine.ram}", full)
+        why = f"QEMU ended with {code}" if code >= 0 else f"QEMU was killed by {signal.Signals(-code).name}"
         if said:
             why += f": {said[-1]}"
         reached = self.release or self.warm

@@ -147,8 +147,12 @@ def _talk(conversation: Coroutine[Any, Any, None], what: str) -> None:
     """Has a conversation with QEMU's monitor, within a deadline."""
     try:
         asyncio.run(asyncio.wait_for(conversation, _DEADLINE_S))
-    except (QMPError, OSError, TimeoutError) as error:
-        raise MachineError(what, str(error) or f"no answer in {_DEADLINE_S:.0f} s") from error
+    except EOFError as error:
+        raise MachineError(what, "QEMU ended in the middle") from error
+    except TimeoutError as error:
+        raise MachineError(what, f"no answer in {_DEADLINE_S:.0f} s") from error
+    except (QMPError, OSError) as error:
+        raise MachineError(what, str(error)) from error
 
 
 @asynccontextmanager

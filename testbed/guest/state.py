@@ -22,6 +22,23 @@ class GuestState(StrEnum):
     NO_BPF = "BPF unsupported"
     """The kernel was built without what sockops programs need."""
 
+    @property
+    def advice(self) -> str:
+        """What to do about it; empty for a guest that did what it was asked for."""
+        return _ADVICE[self]
+
+
+_ADVICE = {
+    GuestState.BOOTED: "",
+    GuestState.NO_BOOT: "a guest's kernel needs CONFIG_PVH (or a bzImage), CONFIG_SERIAL_8250_CONSOLE, "
+    "CONFIG_BLK_DEV_INITRD and CONFIG_DEVTMPFS built in, for this architecture",
+    GuestState.PANIC: "the kernel's last words are above; `testbed vm` gives a shell in such a guest",
+    GuestState.HANG: "look at what it does in a shell there (`testbed vm`), or allow it more time",
+    GuestState.OUT_OF_MEMORY: "give the guest more memory",
+    GuestState.LOST: "run it again; if QEMU was killed, this machine's `dmesg` may say why",
+    GuestState.NO_BPF: "build it with CONFIG_BPF_SYSCALL=y and CONFIG_CGROUP_BPF=y",
+}
+
 
 @dataclass(frozen=True)
 class GuestReport:

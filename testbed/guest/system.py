@@ -32,9 +32,11 @@ INIT = "/init"
 _PACKAGE = Path(testbed.__file__).resolve().parent
 _NOT_IN_GUESTS = {
     *("test", "tests", "idlelib", "lib2to3", "ensurepip", "distutils", "tkinter", "turtledemo", "pydoc_data"),
-    *("site-packages", "dist-packages", "__pycache__", "docs", "_data"),
+    *("site-packages", "dist-packages", "__pycache__", "docs", "_data", "contrib"),
 }
 _OF_NO_USE = {".pyi", ".pyx", ".pxd", ".c", ".h", ".pyc", ".a", ".o"}
+_NOT_TAKEN = {"lz4", "zstandard", "qemu.qmp", "jinja2", "markupsafe"}
+"""Packages that open kernels, start guests and draw tables: a third of all, of no use in a guest."""
 _TOOLS = ("bash", "dash", "busybox", "ip", "ss", "tc", "nstat", "bpftool", "tcpdump", "strace")
 _LIBRARIES = ("libbpf.so.1",)
 _REQUIREMENT = re.compile(r"^([\w.-]+)[^;]*(;.*)?$")
@@ -44,7 +46,7 @@ _LINKER_CACHE = Path("/etc/ld.so.cache")
 _ACCOUNTS = {
     "/etc/passwd": b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n",
     "/etc/group": b"root:x:0:\nnogroup:x:65534:\n",
-    "/etc/profile": b"PS1='[\\h] \\w # '; hostname \"$(uname -r)\"\n",
+    "/etc/profile": b'PS1="[$(uname -r)] \\w # "\n',
     "/etc/hosts": b"127.0.0.1 localhost\n::1 localhost\n",
 }
 _SCRIPTS = ("testbed", "pytest")
@@ -174,13 +176,13 @@ def _tree(root: Path, keep_all: bool = False) -> Iterator[Path]:
 
 def _packages(name: str) -> Iterator[Path]:
     """The files of a distribution's requirements, and of theirs."""
-    seen: set[str] = set()
+    seen = set(_NOT_TAKEN)
     waiting = [name]
     while waiting:
         current = waiting.pop()
-        if current in seen:
+        if current.lower() in seen:
             continue
-        seen.add(current)
+        seen.add(current.lower())
         try:
             found = distribution(current)
         except PackageNotFoundError:

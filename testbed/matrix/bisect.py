@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from rich.text import Text
 
 from testbed.errors import ExitCode, TestbedError, UsageError
 from testbed.guest.command import run_command
+from testbed.guest.files import taken_along
 from testbed.guest.guest import GuestEnded
 from testbed.guest.state import GuestState
 from testbed.guest.system import find_system
@@ -59,12 +60,13 @@ class Request:
     bad: str
     subject: Subject = field(default_factory=Subject)
     command: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
 
     def attempt(self) -> Try:
         """How one version is tried. `TestbedError` before anything boots where that makes no sense."""
         self.subject.validate()
         if self.command:
-            return command_on(self.command, in_guests(self.subject.objects))
+            return command_on(self.command, in_guests(taken_along([*self.subject.objects, *self.files])))
         return scenarios_on(self.subject, run_cell)
 
 
@@ -111,10 +113,9 @@ def command_on(command: Sequence[str], run: CommandFunction) -> Try:
     return told
 
 
-def in_guests(objects: Sequence[Path]) -> CommandFunction:
-    """Commands in guests that have these files in /root, where commands start."""
+def in_guests(files: Mapping[str, bytes]) -> CommandFunction:
+    """Commands in guests that have these files, by absolute path; commands start in /root."""
     system = find_system(own_objects())
-    files = {f"/root/{path.name}": path.read_bytes() for path in objects}
 
     def run(version: str, words: Sequence[str], output: Output) -> int:
         (kernel,) = find_kernels([version])

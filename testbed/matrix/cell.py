@@ -16,7 +16,7 @@ from testbed.guest.guest import Guest, GuestEnded
 from testbed.guest.initramfs import archive_digest, base, joined, overlay
 from testbed.guest.qemu import Machine
 from testbed.guest.snapshot import Snapshot
-from testbed.guest.state import GuestReport
+from testbed.guest.state import GuestReport, GuestState
 from testbed.guest.stop import Stop
 from testbed.guest.system import find_system
 from testbed.kernels.find import find_kernels
@@ -134,6 +134,11 @@ class _Subject:
             )
         if not self.cell.objects:
             self._prepare(guest)
+        guest.note_ready()
+        guest.wake(event="settle")
+        message = guest.receive(guest.pace.seconds(_PREPARED_S), "its late imports")
+        if message["event"] != "settled":
+            raise _nothing_runs(guest, message)
 
     def prepare(self, guest: Guest) -> None:
         self._heed(guest)
@@ -156,6 +161,9 @@ class _Subject:
         message = guest.receive(guest.pace.seconds(_PREPARED_S), "the programs, loaded")
         if message["event"] != "prepared":
             raise _nothing_runs(guest, message)
+        if message["splat"]:
+            words = f"the kernel complained while the programs were loaded:\n{message['splat']}"
+            raise _NothingRuns(guest.report(), words)
 
 
 def _nothing_runs(guest: Guest, message: dict[str, Any]) -> Exception:
@@ -163,6 +171,8 @@ def _nothing_runs(guest: Guest, message: dict[str, Any]) -> Exception:
         return TestbedError(
             "run the scenarios in the guest", message["why"], "please report it", message["trace"]
         )
+    if message["event"] == "no_bpf":
+        return GuestEnded(guest.report(GuestState.NO_BPF, message["why"]))
     if message["event"] == "lacks":
         return _Lacks(guest.report(), message["why"])
     return _NothingRuns(guest.report(), str(TestbedError(*message["words"])))

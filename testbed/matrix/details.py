@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -16,6 +17,8 @@ from testbed.report.results import Result, in_order, short_name
 from testbed.report.table import print_failures, print_violations
 
 _CONSOLE_LINES = 25  # of a guest's console: a panic's call trace, and what led to it
+_NUMBER = re.compile(r"(?:0x)?[0-9a-f]*\d[0-9a-f]*")
+_STORY = "callbacks that fired"
 _NAMED = 10  # scenarios that ran nowhere, named one by one
 
 
@@ -47,7 +50,7 @@ def failures_by_kernels(columns: Sequence[CellResult]) -> list[tuple[tuple[str, 
     for column in columns:
         for result in column.results:
             if result.outcome in {"failed", "error"}:
-                key = (result.nodeid, result.outcome, result.violated or result.details)
+                key = (result.nodeid, result.outcome, result.violated or _words(result.details))
                 same.setdefault(key, []).append((column.label, result))
     by_kernels: dict[tuple[str, ...], dict[str, Result]] = {}
     for each in same.values():
@@ -58,6 +61,11 @@ def failures_by_kernels(columns: Sequence[CellResult]) -> list[tuple[tuple[str, 
         (labels, in_order(by_kernels[labels]))
         for labels in sorted(by_kernels, key=lambda labels: [order[label] for label in labels])
     ]
+
+
+def _words(details: str) -> str:
+    """What two failures of one kind share: neither numbers (ports, times), nor what fired in the lab."""
+    return _NUMBER.sub("#", details.partition(_STORY)[0])
 
 
 def skips_by_kernels(columns: Sequence[CellResult]) -> list[tuple[str, int, tuple[str, ...]]]:

@@ -1,14 +1,17 @@
 """What a guest does for the matrix: a pytest session that is collected, then waits for the host's word.
 
 Messages from the host: ``prepare`` (what is under test; then everything that is made once a session is
-made), and ``run`` (which items, by their numbers in the collection). To the host: ``collected``,
-``prepared`` or ``fatal``, ``start`` and ``result`` of each item, ``done``.
+made), ``settle`` (before a snapshot), and ``run`` (which items, by their numbers in the collection).
+To the host: ``collected``, ``prepared`` or ``fatal``, ``settled``, ``start`` and ``result`` of each item,
+``done``.
 """
 
 from __future__ import annotations
 
 import base64
+import gc
 import hashlib
+import importlib
 import os
 import zlib
 from collections.abc import Iterable, Sequence
@@ -23,10 +26,14 @@ from testbed.bpf.since import too_new
 from testbed.guest.inside.agent import wake
 from testbed.guest.inside.kmsg import KernelLog
 from testbed.guest.inside.port import Port
+from testbed.matrix.bpf_support import missing_bpf
 from testbed.report.results import Collector
 from testbed.report.session import Selection, only_ours
 
 _WARM = Path(__file__).parent / "warm"
+_LATE = ("scapy.layers.inet", "scapy.layers.inet6", "scapy.layers.l2")
+_GARBAGE = 20_000
+"""New objects before a collection looks through them: memory is cheaper than time in a guest."""
 _PLACE = Path("/tmp/objects")  # noqa: S108 (the guest's)
 
 
@@ -68,24 +75,29 @@ class _Session:
             wake(message)
             if message["event"] == "prepare":
                 self._prepare(session.config, message)
+            elif message["event"] == "settle":
+                _settle()
+                self._port.send(event="settled")
             else:
                 self._run([self._items[number] for number in message["items"]], message["items"])
                 return True
 
     def _prepare(self, config: pytest.Config, message: dict[str, Any]) -> None:
+        if why := missing_bpf():
+            self._port.send(event="no_bpf", why=why)
+            return
         config.option.object = [str(path) for path in _objects(message["objects"])]
         for name in ("abi", "tail_call", "inner_map"):
             if name in message:
                 setattr(config.option, name, message[name])
         assert self._warm is not None, "it is collected"
         runtestprotocol(self._warm, log=True, nextitem=self._items[0])
-        fatal, result = self._collector.fatal, self._collector.results.pop(self._warm.nodeid)
+        self._collector.results.pop(self._warm.nodeid)  # what it violates, others will
+        fatal = self._collector.fatal
         if fatal is not None and (words := _too_new(message["objects"])):
             self._port.send(event="lacks", why="; ".join(words))
         elif fatal is not None:
             self._port.send(event="fatal", code=int(fatal.exit_code), words=list(fatal.args))
-        elif result.outcome not in {"passed", "skipped"}:
-            self._port.send(event="fatal", words=["prepare the guest", result.details, "", ""])
         else:
             self._port.send(event="prepared", splat=self._log.splat())
 
@@ -129,3 +141,12 @@ def _too_new(sent: Sequence[tuple[str, str]]) -> list[str]:
             for info in loader.open(_objects(sent)):
                 words += too_new(info, info.path.read_bytes(), os.uname().release)
     return words
+
+
+def _settle() -> None:
+    """What a snapshot had better have: modules that some scenario will import, and no garbage."""
+    for name in _LATE:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GARBAGE)

@@ -34,7 +34,7 @@ def run(command: str) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
         env={**os.environ, "COLUMNS": "100"},
-        timeout=120,
+        timeout=300 if "matrix" in words else 120,  # kernels to fetch, and guests that are emulated
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done

@@ -23,6 +23,7 @@ _MOUNTS = (
     ("devpts", "/dev/pts"),
     ("tmpfs", "/dev/shm"),  # noqa: S108 (the guest's)
 )
+_NEVER_KILLED = b"-1000"  # Documentation/filesystems/proc.rst: OOM_SCORE_ADJ_MIN
 _MODULES = "/modules"
 _OPEN_FILES = 65536
 _INIT_MODULE = {"x86_64": 175, "aarch64": 105}
@@ -34,11 +35,20 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def _mount() -> list[str]:
     failed = []
     for kind, where in _MOUNTS:
-        if not os.path.isdir(where) and os.access(os.path.dirname(where), os.W_OK):  # noqa: PTH112, PTH120
+        try:
             os.makedirs(where, exist_ok=True)  # noqa: PTH103
+        except OSError as error:  # sysfs has a place for what the kernel has, and lets none be made
+            failed.append(f"mount {kind}: {os.strerror(error.errno or 0)}")
+            continue
         if _libc.mount(kind.encode(), where.encode(), kind.encode(), 0, None):
             failed.append(f"mount {kind}: {os.strerror(ctypes.get_errno())}")
     return failed
+
+
+def _spared_for_memory() -> None:
+    """The agent too, which tells what became of what was killed; commands are not."""
+    with open("/proc/self/oom_score_adj", "wb") as file:  # noqa: PTH123
+        file.write(_NEVER_KILLED)
 
 
 def _load_modules() -> list[str]:
@@ -84,6 +94,7 @@ def _agent(failed: list[str]) -> None:
 
 def _run() -> None:
     failed = _mount()
+    _spared_for_memory()
     _console()
     failed += _load_modules()
     _loopback_up()

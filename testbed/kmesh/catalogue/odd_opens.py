@@ -32,7 +32,8 @@ def timed_out(stage: Stage) -> list[Connection]:
                 "connect() without a SYN-ACK",
                 lambda: stage.client.connect(stage.server_address, port_of(listener), sock=sock),
             )
-            assert gate.lose() == 2, "a SYN and one more were sent"
+            # of how many, the kernel's timer decides: since Linux 6.5 it gives up by the time that has passed
+            assert gate.lose() >= 2, "a SYN and one more were sent"
     return []
 
 

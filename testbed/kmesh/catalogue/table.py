@@ -7,6 +7,7 @@ was used least, measured by what it is worth.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 from functools import cache
 from itertools import chain, combinations
@@ -30,6 +31,12 @@ def _partners(number: int) -> int:
     )
 
 
+def _others(chosen: Sequence[int]) -> list[int]:
+    """The dimensions that nothing is chosen of yet."""
+    there = {_DIMENSION[number] for number in chosen}
+    return [dimension for dimension in range(_SIZE) if dimension not in there]
+
+
 # Who is managed is what there is something to see of.
 _WORTH: dict[Enum, int] = {Managed.BOTH: 3, Config.DEFAULT: 3}
 
@@ -47,23 +54,39 @@ class _Cover:
         self.pairs = [
             (a, b)
             for a, b in combinations(sorted(chain(*self._of_dimension)), 2)
-            if self._partners[a] >> b & 1 and self._completed([a, b])
+            if self._partners[a] >> b & 1 and self._exists(self._allowed((a, b)), _others((a, b)))
         ]
         for a, b in self.pairs:
             self._wanted[a] |= 1 << b
             self._wanted[b] |= 1 << a
 
-    def _completed(self, chosen: list[int]) -> list[int] | None:
-        """With a value for each dimension; None when what is chosen excludes every value of one."""
-        if len(chosen) == _SIZE:
+    def _allowed(self, chosen: Sequence[int]) -> int:
+        """What can be combined with all that is chosen, as bits."""
+        allowed = -1
+        for number in chosen:
+            allowed &= self._partners[number]
+        return allowed
+
+    def _exists(self, allowed: int, dimensions: Sequence[int]) -> bool:
+        """Whether each of the dimensions has a value that fits: the same as `_completed`, unsorted."""
+        if not dimensions:
+            return True
+        dimension, *others = dimensions
+        return any(
+            allowed >> number & 1 and self._exists(allowed & self._partners[number], others)
+            for number in self._of_dimension[dimension]
+        )
+
+    def _completed(self, chosen: list[int], allowed: int, dimensions: Sequence[int]) -> list[int] | None:
+        """With a value for each of the dimensions; None when what is chosen excludes every value of one."""
+        if not dimensions:
             return chosen
-        there = {_DIMENSION[number] for number in chosen}
-        dimension = next(number for number in range(_SIZE) if number not in there)
+        dimension, *others = dimensions
         bits = sum(1 << number for number in chosen)
-        fitting = [number for number in self._of_dimension[dimension] if bits & ~self._partners[number] == 0]
+        fitting = [number for number in self._of_dimension[dimension] if allowed >> number & 1]
         fitting.sort(key=lambda number: (-(self._wanted[number] & bits).bit_count(), self._used[number]))
         for number in fitting:
-            if done := self._completed([*chosen, number]):
+            if done := self._completed([*chosen, number], allowed & self._partners[number], others):
                 return done
         return None
 
@@ -71,7 +94,7 @@ class _Cover:
         """The values of a scenario with that pair, in order; None when there is one already."""
         if not self._wanted[pair[0]] >> pair[1] & 1:
             return None
-        done = self._completed(list(pair))
+        done = self._completed(list(pair), self._allowed(pair), _others(pair))
         assert done is not None, "a pair to cover has a scenario"
         bits = sum(1 << number for number in done)
         for number in done:
