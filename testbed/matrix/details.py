@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
+from testbed.errors import ExitCode
 from testbed.guest.state import GuestState
 from testbed.matrix.model import CellResult, MatrixResult
+from testbed.matrix.outcome import exit_code
 from testbed.matrix.printable import printable
 from testbed.matrix.rows import ran_nowhere, tally
 from testbed.report.results import Result, in_order, short_name
@@ -127,5 +129,5 @@ def summary_line(matrix: MatrixResult) -> Text:
     text = f"{count} kernel{'s' if count != 1 else ''}: {told}"
     if states:
         text += "; " + ", ".join(f"{number} {state.value}" for state, number in states.items())
-    good = all(column.passed for column in matrix.cells) and count
+    good = exit_code(matrix) is ExitCode.PASSED
     return Text(f"{text} in {matrix.seconds:.1f} s", style="bold green" if good else "bold red")

@@ -22,15 +22,15 @@ class CellResult:
     error: str = ""
 
     @property
+    def lasted(self) -> bool:
+        """Whether every scenario has its verdict: the guest did all that it was asked for."""
+        return self.guest.state is GuestState.BOOTED and not self.error and bool(self.results)
+
+    @property
     def passed(self) -> bool:
         """Whether all that ran passed, and something did."""
         outcomes = {result.outcome for result in self.results}
-        return (
-            self.guest.state is GuestState.BOOTED
-            and not self.error
-            and outcomes <= {"passed", "skipped"}
-            and "passed" in outcomes
-        )
+        return self.lasted and outcomes <= {"passed", "skipped"} and "passed" in outcomes
 
 
 @dataclass(frozen=True)

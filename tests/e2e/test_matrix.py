@@ -182,7 +182,7 @@ BAD = [
     (("matrix", *TWO, "-k", "no_such_scenario"), 2, "there is none"),
     (("matrix", *TWO, "--object", "/nowhere.o"), 2, "/nowhere.o"),
     (("matrix", *TWO, "--html", "/nowhere/x.html"), 2, "/nowhere/x.html"),
-    (("matrix", *TWO, "--scheduler", "tcp://127.0.0.1:1"), 3, "127.0.0.1:1"),
+    pytest.param(("matrix", *TWO, "--scheduler", "tcp://127.0.0.1:1"), 3, "127.0.0.1:1", marks=pytest.mark.long),
     (("check", "--kernel", "5.99"), 2, "5.10"),
     (("check", "--modules", "/"), 2, "--kernel"),
     (("check", "--kernel", "5.10", "--list"), 2, "--list"),
