@@ -182,7 +182,9 @@ BAD = [
     (("matrix", *TWO, "-k", "no_such_scenario"), 2, "there is none"),
     (("matrix", *TWO, "--object", "/nowhere.o"), 2, "/nowhere.o"),
     (("matrix", *TWO, "--html", "/nowhere/x.html"), 2, "/nowhere/x.html"),
-    pytest.param(("matrix", *TWO, "--scheduler", "tcp://127.0.0.1:1"), 3, "127.0.0.1:1", marks=pytest.mark.long),
+    pytest.param(  # for as long as nobody answers
+        ("matrix", *TWO, "--scheduler", "tcp://127.0.0.1:1"), 3, "127.0.0.1:1", marks=pytest.mark.long
+    ),
     (("check", "--kernel", "5.99"), 2, "5.10"),
     (("check", "--modules", "/"), 2, "--kernel"),
     (("check", "--kernel", "5.10", "--list"), 2, "--list"),
