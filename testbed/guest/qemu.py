@@ -26,8 +26,8 @@ _CMDLINE = (
     # a guest is ours alone, for seconds: what protects it from others costs emulation most
     "mitigations=off nokaslr no5lvl audit=0 apparmor=0 rodata=off init_on_alloc=0 init_on_free=0 "
     "hardened_usercopy=off randomize_kstack_offset=off page_alloc.shuffle=0 "
-    # a namespace's end walks these tables
-    "tcpmhash_entries=64 thash_entries=512 uhash_entries=256 "
+    # a cgroup has fewer files, and a namespace's end shorter tables to walk
+    "psi=0 tcpmhash_entries=64 thash_entries=512 uhash_entries=256 "
     # nothing is waited for that is not there
     "rcupdate.rcu_expedited=1 raid=noautodetect i8042.noaux i8042.nokbd nomodeset "
     "tsc=reliable no_timer_check clocksource=tsc random.trust_cpu=on cryptomgr.notests "
