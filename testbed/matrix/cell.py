@@ -124,7 +124,7 @@ class _Subject:
         self._heed(guest)
         guest.await_up()
         message = guest.receive(guest.pace.seconds(_COLLECTED_S), "its collection of scenarios")
-        if message["event"] == "fatal":
+        if message["event"] != "collected":
             raise _nothing_runs(guest, message)
         if message["digest"] != digest_of(scenario.nodeid for scenario in collect(Selection())):
             raise MachineError(
@@ -182,7 +182,13 @@ def _run(guest: Guest, chosen: dict[int, Scenario], results: list[Result], on_re
     guest.wake(event="run", items=list(chosen))
     running = "the first scenario"
     while True:
-        message = guest.receive(guest.pace.seconds(_SCENARIO_S), running)
+        try:
+            message = guest.receive(guest.pace.seconds(_SCENARIO_S), running)
+        except GuestEnded as ended:
+            if ended.report.state is GuestState.HANG:
+                raise  # it names what was awaited
+            why = f"{ended.report.why}; then {running} ran"
+            raise GuestEnded(replace(ended.report, why=why)) from ended
         match message["event"]:
             case "start":
                 running = chosen[message["item"]].nodeid

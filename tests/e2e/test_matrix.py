@@ -176,6 +176,16 @@ def test_guests_end_with_a_matrix(
         assert "Traceback" not in said
 
 
+def test_a_guest_that_is_lost_is_no_failure(matrix: tuple[subprocess.Popen[str], int]) -> None:
+    process, guest = matrix
+    os.kill(guest, signal.SIGKILL)
+    assert process.stdout is not None
+    said = process.stdout.read()
+    assert process.wait(10) == 3, said
+    assert "QEMU was killed by SIGKILL" in said
+    assert "FAIL" not in said
+
+
 BAD = [
     (("matrix", "--kernel", "5.99"), 2, "5.10"),
     (("matrix", "--kernel", "/etc/passwd"), 2, "no kernel image"),

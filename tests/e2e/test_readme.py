@@ -54,7 +54,8 @@ def test_what_is_built_is_inspected_loaded_and_checked() -> None:
 def test_a_command_works(command: str) -> None:
     done = run(command)
     if command.endswith("check"):
-        shown = [line for line in README.splitlines() if line.startswith("  ") and line.endswith("pass")]
+        verdicts = [line for line in README.splitlines() if line.startswith("  ") and line.endswith("pass")]
+        shown = [line for line in verdicts if "…" not in line]  # with which a matrix counts rows
         ran = [line.rstrip() for line in done.stdout.splitlines()]
         assert not [line for line in shown if line not in ran], "the README shows another run"
         assert len(shown) > 40
