@@ -32,7 +32,7 @@ With = Annotated[
     list[Path] | None,
     typer.Option("--with", metavar="PATH", help="Put a file or directory into /root; once for each."),
 ]
-Memory = Annotated[int, typer.Option("--memory", metavar="MIB", min=512, help="The guest's memory.")]
+Memory = Annotated[int, typer.Option("--memory", metavar="MIB", min=256, help="The guest's memory.")]
 Deadline = Annotated[
     float | None, typer.Option("--deadline", metavar="S", min=1, help="End it after S seconds of silence.")
 ]

@@ -31,7 +31,7 @@ class Consumer(Closing):
         self.complaints = Complaints()
         self.stalled = stalled
         layouts = {
-            role: Layout.of(spec, profile.about, pressed.program_set.debug_structs(spec.structs))
+            role: Layout.of(spec, profile.about, pressed.program_set.debug_structs(records.structs))
             for role, spec in (
                 ("auth_requests", records.auth_request),
                 ("observe", records.observe),

@@ -53,8 +53,5 @@ def _load_built(loader: ObjectLoader, options: LoadOptions) -> Subject:
     """The reference, compiled. Its files are gone when this returns: a killed run leaves none."""
     with TemporaryDirectory() as folder:
         subject = load_subject(loader, build_reference(Path(folder)), "main", options)
-        records = subject.profile.records
-        for spec in (records.observe, records.auth_request, records.access_log):
-            if spec is not None:
-                subject.program_set.debug_structs(spec.structs)  # they are kept once they were read
+        subject.program_set.debug_structs(subject.profile.records.structs)  # kept once they were read
     return subject

@@ -8,9 +8,10 @@ import select
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -43,6 +44,13 @@ def cache(kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     shutil.copytree(entry, cache_dir("kernels") / entry.name, symlinks=True)
     shutil.copytree(apt, side_dir("apt"), dirs_exist_ok=True)
     return tmp_path / "cache"
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A directory that others may enter: pytest's own are for their owner alone."""
+    with TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 def snapshot_in(cache: Path) -> Path:
@@ -152,13 +160,12 @@ def test_a_killed_run_leaves_no_qemu(cache: Path, phase: str) -> None:
 
 
 @pytest.mark.long
-def test_an_ordinary_user(cache: Path, tmp_path: Path, testbed_command: Run) -> None:
-    for folder in (tmp_path.parent.parent, tmp_path.parent):
-        folder.chmod(0o755)  # pytest's own are for their owner alone
-    for path in (tmp_path, cache, *cache.rglob("*")):
+def test_an_ordinary_user(cache: Path, home: Path, testbed_command: Run) -> None:
+    shutil.copytree(cache, home / "cache", symlinks=True)
+    for path in (home, *home.rglob("*")):
         os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
     user = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
-    mine = {"HOME": str(tmp_path)}
+    mine = {"HOME": str(home), "TESTBED_CACHE": str(home / "cache")}
     done = testbed_command("vm", "--kernel", SERIES, "--", "id", "-u", prefix=user, env=mine)
     assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
     done = testbed_command("check", "--kernel", SERIES, "-k", "port_929", prefix=user, env=mine)

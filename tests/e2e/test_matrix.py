@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import select
 import signal
@@ -16,6 +17,10 @@ from xml.etree import ElementTree
 import pytest
 
 from testbed.bpf.elf.clang import compile_objects
+from testbed.guest.state import GuestState
+from testbed.matrix.cell import Cell, run_cell
+from testbed.report.results import Result
+from testbed.report.session import Selection
 from tests.conftest import ROOT, Run
 
 TWO = ("--kernel", "5.10", "--kernel", "7")
@@ -176,14 +181,18 @@ def test_guests_end_with_a_matrix(
         assert "Traceback" not in said
 
 
-def test_a_guest_that_is_lost_is_no_failure(matrix: tuple[subprocess.Popen[str], int]) -> None:
-    process, guest = matrix
-    os.kill(guest, signal.SIGKILL)
-    assert process.stdout is not None
-    said = process.stdout.read()
-    assert process.wait(10) == 3, said
-    assert "QEMU was killed by SIGKILL" in said
-    assert "FAIL" not in said
+def test_a_guest_that_is_lost_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    mark = secrets.token_hex(8)
+    monkeypatch.setenv("MARK", mark)
+
+    def kill(_: Result) -> None:
+        for guest in children_marked(mark):
+            os.kill(guest, signal.SIGKILL)
+
+    result = run_cell(Cell("5.10", "5.10", selection=Selection(expression="test_4_close")), kill)
+    assert result.guest.state is GuestState.LOST
+    assert re.fullmatch(r"QEMU was killed by SIGKILL; then test_4_close\.py::\S+ ran", result.guest.why)
+    assert {each.outcome for each in result.results} == {"passed"}
 
 
 BAD = [

@@ -85,6 +85,14 @@ class There:
 Start = Callable[..., There]
 
 
+def is_whole(file: Path) -> bool:
+    """It is not written at once."""
+    try:
+        return "address" in json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return False
+
+
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Start]:
     """Starts a scheduler and so many workers, which have this testbed or another."""
@@ -96,7 +104,7 @@ def cluster(tmp_path: Path) -> Iterator[Start]:
             path = f"{testbed}:{tmp_path}"
             own = ("--host", "127.0.0.1", "--port", "0")
             scheduler = stack.enter_context(process("dask_scheduler", *own, *where, path=path))
-            eventually(file.exists, awaited="the scheduler's file", deadline=START_S)
+            eventually(lambda: is_whole(file), awaited="the scheduler's file", deadline=START_S)
             for number in range(workers):
                 local = ("--local-directory", str(tmp_path / f"worker-{number}"))
                 single = ("--no-nanny", "--nthreads", "1", *local)
