@@ -13,11 +13,9 @@ from contextlib import ExitStack
 from typing import Any
 
 from testbed.errors import MachineError, UsageError
-from testbed.guest.accel import accelerator
 from testbed.guest.guest import Guest, GuestEnded
-from testbed.guest.initramfs import archive_digest, base, joined, overlay
-from testbed.guest.qemu import MEMORY_MIB, Machine
-from testbed.guest.snapshot import Snapshot
+from testbed.guest.qemu import MEMORY_MIB
+from testbed.guest.ready import machine_of, ready_guest
 from testbed.guest.system import System
 from testbed.kernels.kernel import Kernel
 
@@ -106,16 +104,12 @@ def _ready(
     kernel: Kernel, system: System, files: Mapping[str, bytes], memory: int, stack: ExitStack
 ) -> Guest:
     """A guest that waits for a command. One with files of its own is booted, as no other has them."""
-    archive = overlay(kernel, files)
-    initrd = stack.enter_context(joined([base(system), system.own_archive(), archive]))
-    machine = Machine(kernel.image, initrd, _INSIDE, "", accelerator(kernel.image).name, memory)
-    if files:
+    if not files:
+        return stack.enter_context(ready_guest(kernel, system, _INSIDE, _await_waiting, memory=memory))
+    with machine_of(kernel, system, _INSIDE, files=files, memory=memory) as (machine, _):
         guest = stack.enter_context(Guest(machine))
         _await_waiting(guest)
-        return guest
-    content = archive_digest([kernel.digest, system.digest(), archive])
-    snapshot = Snapshot.of(machine, kernel.digest, content)
-    return stack.enter_context(snapshot.restored(machine, _await_waiting))
+    return guest
 
 
 def _await_waiting(guest: Guest) -> None:

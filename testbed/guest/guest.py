@@ -108,8 +108,12 @@ class Guest(Closing):
         return message
 
     def await_up(self) -> dict[str, Any]:
-        """Waits for user space."""
-        return self.receive(BOOT_DEADLINE_S, "its user space")
+        """Waits for user space. `MachineError` when modules of another kernel were given, say."""
+        message = self.receive(BOOT_DEADLINE_S, "its user space")
+        if not_loaded := [words for words in message["failed"] if words.startswith("load ")]:
+            what = f"set up a guest of Linux {message['release']}"
+            raise MachineError(what, "; ".join(not_loaded), "are these modules that kernel's?")
+        return message
 
     def report(self, state: GuestState = GuestState.BOOTED, why: str = "") -> GuestReport:
         """How it has fared until now."""

@@ -205,7 +205,7 @@ def _required(found: Distribution) -> Sequence[str]:
 
 
 def _tools() -> dict[str, Path]:
-    """Those of the tools that this machine has; a guest's shell is busybox's."""
+    """Those of the tools that this machine has."""
     found = {name: shutil.which(name, path=_BINARIES) for name in _TOOLS}
     return {f"/usr/bin/{name}": Path(path).resolve() for name, path in found.items() if path}
 

@@ -11,11 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from testbed.errors import MachineError, TestbedError
-from testbed.guest.accel import accelerator
 from testbed.guest.guest import Guest, GuestEnded
-from testbed.guest.initramfs import archive_digest, base, joined, overlay
-from testbed.guest.qemu import Machine
-from testbed.guest.snapshot import Snapshot
+from testbed.guest.ready import ready_guest
 from testbed.guest.state import GuestReport, GuestState
 from testbed.guest.stop import Stop
 from testbed.guest.system import find_system
@@ -97,14 +94,16 @@ def _chosen(cell: Cell) -> dict[int, Scenario]:
 def _prepared(cell: Cell, stop: Stop | None, stack: ExitStack) -> Guest:
     """A guest in which the first scenario can run at once: restored if it can be, else booted."""
     kernel = find_kernels([cell.kernel], modules=cell.modules)[0]
-    system = find_system(own_objects())
-    archive = overlay(kernel)
-    initrd = stack.enter_context(joined([base(system), system.own_archive(), archive]))
-    machine = Machine(kernel.image, initrd, _INSIDE, "", accelerator(kernel.image).name)
     under_test = _Subject(cell, stop)
-    content: list[bytes | str] = [kernel.digest, system.digest(), archive, under_test.kept]
-    snapshot = Snapshot.of(machine, kernel.digest + under_test.kept, archive_digest(content))
-    guest = stack.enter_context(snapshot.restored(machine, under_test.prepare_to_keep))
+    guest = stack.enter_context(
+        ready_guest(
+            kernel,
+            find_system(own_objects()),
+            _INSIDE,
+            under_test.prepare_to_keep,
+            purpose=under_test.kept,
+        )
+    )
     under_test.prepare(guest)
     return guest
 

@@ -7,8 +7,8 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -61,14 +61,20 @@ def list_kernels(request: Request, *, as_json: bool) -> str:
 
 def run_matrix(request: Request, console: Console) -> ExitCode:
     """Runs it, shows it and writes it. Returns the exit code; `TestbedError` when nothing could run."""
+    return concluded(
+        *gather(request, console), lambda matrix: print_matrix(console, matrix, full=request.full)
+    )
+
+
+def gather(request: Request, console: Console) -> tuple[MatrixResult, bool]:
+    """Runs and writes it, showing how it goes; with whether Ctrl-C ended it. Errors as `run_matrix`."""
     request.outputs.need_writable()
     scenarios = request.subject.validate()
     chosen = choose(wanted(request.kernels, everything=request.everything))
     whole = [request.subject.cell(each.label, each.kernel) for each in chosen]
     start = time.monotonic()
     interrupted = False
-    with ExitStack() as stack:
-        work = stack.enter_context(_prepared(request, whole, scenarios))
+    with _prepared(request, whole, scenarios) as work:
         if work.note:
             console.print(Text(work.note, style="dim"), soft_wrap=True)
         try:
@@ -76,14 +82,17 @@ def run_matrix(request: Request, console: Console) -> ExitCode:
                 run_cells(work.cells, work.submit, work.board, on_column)
         except KeyboardInterrupt:
             interrupted = True
-            columns, waiting = work.board.columns()
-        else:
-            columns, waiting = work.board.columns()
-        notes = (work.note, *([f"interrupted before {', '.join(waiting)}"] if waiting else ()))
-        seconds = time.monotonic() - start
-        matrix = MatrixResult(tuple(without_false_skips(columns)), request.subject.origin, seconds, notes)
-        print_matrix(console, matrix, full=request.full)
-        request.outputs.write(matrix)
+        columns, waiting = work.board.columns()
+    notes = (work.note, *([f"interrupted before {', '.join(waiting)}"] if waiting else ()))
+    seconds = time.monotonic() - start
+    matrix = MatrixResult(tuple(without_false_skips(columns)), request.subject.origin, seconds, notes)
+    request.outputs.write(matrix)
+    return matrix, interrupted
+
+
+def concluded(matrix: MatrixResult, interrupted: bool, show: Callable[[MatrixResult], None]) -> ExitCode:
+    """Shows it, and tells what it comes to."""
+    show(matrix)
     if interrupted:
         sys.stderr.write("testbed: interrupted; what had been run is shown above\n")
         return ExitCode.INTERRUPTED

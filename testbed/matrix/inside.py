@@ -30,7 +30,7 @@ from testbed.matrix.bpf_support import missing_bpf
 from testbed.report.results import Collector
 from testbed.report.session import Selection, only_ours
 
-_WARM = Path(__file__).parent / "warm"
+WARM = Path(__file__).parent / "warm"
 _LATE = ("scapy.layers.inet", "scapy.layers.inet6", "scapy.layers.l2")
 _GARBAGE = 20_000
 """New objects before a collection looks through them: memory is cheaper than time in a guest."""
@@ -45,16 +45,16 @@ def digest_of(nodeids: Iterable[str]) -> str:
 def main(port: Port) -> None:
     """Runs the session; returns when the host has no more to ask for."""
     collector = Collector()
-    arguments = [*Selection().arguments(), str(_WARM), "-o", "verbosity_assertions=2"]
+    arguments = [*Selection().arguments(), str(WARM), "-o", "verbosity_assertions=2"]
     with only_ours():
-        pytest.main(arguments, plugins=[collector, _Session(port, collector)])
+        pytest.main(arguments, plugins=[collector, Session(port, collector)])
     if collector.collection_errors:
         port.send(
             event="fatal", words=["collect the scenarios", "\n".join(collector.collection_errors), "", ""]
         )
 
 
-class _Session:
+class Session:
     """A pytest plugin: its loop over the items is led by the host."""
 
     def __init__(self, port: Port, collector: Collector) -> None:
@@ -66,7 +66,7 @@ class _Session:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        self._warm = next(item for item in session.items if item.path.is_relative_to(_WARM))
+        self._warm = next(item for item in session.items if item.path.is_relative_to(WARM))
         self._items = [item for item in session.items if item is not self._warm]
         digest = digest_of(item.nodeid for item in self._items)
         self._port.send(event="collected", digest=digest, count=len(self._items))
@@ -86,7 +86,8 @@ class _Session:
         if why := missing_bpf():
             self._port.send(event="no_bpf", why=why)
             return
-        config.option.object = [str(path) for path in _objects(message["objects"])]
+        objects = _objects(message["objects"])
+        config.option.object = [str(path) for path in objects]
         for name in ("abi", "tail_call", "inner_map"):
             if name in message:
                 setattr(config.option, name, message[name])
@@ -94,7 +95,7 @@ class _Session:
         runtestprotocol(self._warm, log=True, nextitem=self._items[0])
         self._collector.results.pop(self._warm.nodeid)  # what it violates, others will
         fatal = self._collector.fatal
-        if fatal is not None and (words := _too_new(message["objects"])):
+        if fatal is not None and (words := _too_new(objects)):
             self._port.send(event="lacks", why="; ".join(words))
         elif fatal is not None:
             self._port.send(event="fatal", code=int(fatal.exit_code), words=list(fatal.args))
@@ -133,12 +134,12 @@ def _objects(sent: Sequence[tuple[str, str]]) -> list[Path]:
     return paths
 
 
-def _too_new(sent: Sequence[tuple[str, str]]) -> list[str]:
-    """What the objects that were sent need of a newer kernel than this one."""
+def _too_new(objects: Sequence[Path]) -> list[str]:
+    """What the objects need of a newer kernel than this one."""
     words: list[str] = []
-    if sent:
+    if objects:
         with ObjectLoader() as loader:
-            for info in loader.open(_objects(sent)):
+            for info in loader.open(objects):
                 words += too_new(info, info.path.read_bytes(), os.uname().release)
     return words
 

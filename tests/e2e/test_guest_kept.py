@@ -15,14 +15,18 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from testbed.errors import ExitCode
+from testbed.errors import ExitCode, MachineError
 from testbed.guest import accel
 from testbed.guest.accel import accelerator
+from testbed.guest.command import run_command
 from testbed.guest.qemu import Machine, qemu, qemu_version
 from testbed.guest.snapshot import Snapshot
+from testbed.guest.system import find_system
 from testbed.kernels.cache import cache_dir, side_dir
+from testbed.kernels.find import find_kernels
 from testbed.kernels.kernel import Kernel
 from testbed.lab.wait import eventually
+from testbed.matrix.own_objects import own_objects
 from tests.conftest import Run
 from tests.guests import SERIES, qemu_of, started, the_kernel, vm
 
@@ -249,3 +253,48 @@ def test_a_verdict_on_kvm_is_kept(kernel: Kernel, tmp_path: Path, monkeypatch: p
     assert accelerator(kernel.image).why == "as it is written here"
     kept.write_text("{", encoding="utf-8")
     assert accelerator(kernel.image) == verdict
+
+
+SCENARIOS = """
+def test_that_the_kernel_complains_of():
+    with open("/dev/kmsg", "w") as log:
+        log.write("<4>WARNING: CPU: 0 PID: 1 at net/core/sock.c:1 f+0x1/0x2\\n")
+
+def test_of_which_it_says_nothing():
+    pass
+"""
+SESSION = """
+import pytest
+from testbed.matrix.inside import WARM, Session
+from testbed.report.results import Collector
+class Port:
+    def receive(self):
+        return {"event": "run", "items": [0, 1]}
+    def send(self, **message):
+        if message["event"] == "result":
+            print(message["outcome"], message["details"].splitlines()[:2])
+collector = Collector()
+words = ["-p", "testbed.pytest_plugin", "-p", "testbed.pytest_objects", "/root/test_two.py", str(WARM)]
+pytest.main(words, plugins=[collector, Session(Port(), collector)])
+"""
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("kernel")
+def test_a_scenario_that_the_kernel_complains_of_has_failed(tmp_path: Path) -> None:
+    (tmp_path / "test_two.py").write_text(SCENARIOS, encoding="ascii")
+    (tmp_path / "session.py").write_text(SESSION, encoding="ascii")
+    taken = ("--with", str(tmp_path / "test_two.py"), "--with", str(tmp_path / "session.py"))
+    done = vm(*taken, "--", "env", "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1", "python3", "/root/session.py")
+    complaint = "'WARNING: CPU: 0 PID: 1 at net/core/sock.c:1 f+0x1/0x2'"
+    assert done.stdout.decode().splitlines() == [
+        f"failed ['the kernel complained while this ran:', {complaint}]",
+        "passed []",
+    ], done.stderr.decode()
+
+
+@pytest.mark.long
+def test_modules_of_another_kernel(kernel: Kernel) -> None:
+    other = find_kernels(["5.10"])[0]
+    with pytest.raises(MachineError, match=r"(?s)load 000-veth\.ko: .* these modules that kernel's\?"):
+        run_command(replace(kernel, modules=other.modules), ["true"], find_system(own_objects()))

@@ -66,38 +66,33 @@ def built(edited_checkout: Callable[[str, str, str], Path]) -> Callable[[str, st
     return build
 
 
-@pytest.mark.long
-def test_a_broken_object_fails_on_every_kernel(
-    testbed_command: Run, built: Callable[[str, str, str], list[str]], tmp_path: Path
-) -> None:
-    objects = built("include/manage.h", "CONTROL_PORT_ENROL 929", "CONTROL_PORT_ENROL 928")
-    file = tmp_path / "matrix.json"
-    done = testbed_command(
-        "matrix", *TWO, "-k", "port_929_enrols", *objects, "--json", str(file), timeout=GUESTS_S
-    )
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "on every kernel" in done.stdout
-    assert {tuple(row["verdicts"].values()) for row in json.loads(file.read_text())["rows"]} == {
-        ("fail", "fail")
-    }
+OBJECTS = [
+    (
+        ("include/manage.h", "CONTROL_PORT_ENROL 929", "CONTROL_PORT_ENROL 928"),
+        (1, "on every kernel", ("fail", "fail")),
+    ),
+    (
+        ("sockops.c", "\n\tswitch (skops->op) {", "\n\tbpf_ktime_get_coarse_ns();\n\tswitch (skops->op) {"),
+        (0, "sockops_prog needs bpf_ktime_get_coarse_ns: Linux 5.11", ("skip", "pass")),
+    ),
+]
 
 
 @pytest.mark.long
-def test_a_kernel_too_old_for_an_object_skips_with_the_helper_and_its_version(
-    testbed_command: Run, built: Callable[[str, str, str], list[str]], tmp_path: Path
+@pytest.mark.parametrize(("edit", "outcome"), OBJECTS, ids=["broken", "too new for 5.10"])
+def test_objects(
+    testbed_command: Run,
+    built: Callable[[str, str, str], list[str]],
+    tmp_path: Path,
+    edit: tuple[str, str, str],
+    outcome: tuple[int, str, tuple[str, str]],
 ) -> None:
-    objects = built(
-        "sockops.c", "\n\tswitch (skops->op) {", "\n\tbpf_ktime_get_coarse_ns();\n\tswitch (skops->op) {"
-    )
+    code, said, verdicts = outcome
     file = tmp_path / "matrix.json"
-    done = testbed_command(
-        "matrix", *TWO, "-k", "port_929_enrols", *objects, "--json", str(file), timeout=GUESTS_S
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "sockops_prog needs bpf_ktime_get_coarse_ns: Linux 5.11" in done.stdout
-    assert {tuple(row["verdicts"].values()) for row in json.loads(file.read_text())["rows"]} == {
-        ("skip", "pass")
-    }
+    words = ("-k", "port_929_enrols", *built(*edit), "--json", str(file))
+    done = testbed_command("matrix", *TWO, *words, timeout=GUESTS_S)
+    assert (done.returncode, said in done.stdout) == (code, True), done.stdout + done.stderr
+    assert {tuple(row["verdicts"].values()) for row in json.loads(file.read_text())["rows"]} == {verdicts}
 
 
 def test_check_in_a_guest(testbed_command: Run) -> None:

@@ -33,9 +33,8 @@ def main(failed: list[str]) -> None:
     loops = _speed()
     os.environ[SLOWNESS] = str(Pace.of(loops).scale)  # before what has deadlines is imported
     port.send(event="up", release=os.uname().release, failed=failed, loops=loops)
-    module = importlib.import_module(words["testbed.start"])
     try:
-        module.main(port)
+        importlib.import_module(words["testbed.start"]).main(port)
     except BaseException as error:
         import traceback
 
