@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -62,7 +63,22 @@ def snapshot_in(cache: Path) -> Path:
     return found
 
 
-def test_a_snapshot_is_of_everything_that_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def forget_qemu() -> None:
+    qemu.cache_clear()
+    qemu_version.cache_clear()
+
+
+@contextmanager
+def qemu_from(folder: Path) -> Iterator[None]:
+    """QEMU is the one in the folder, until the block ends."""
+    with ExitStack() as stack:
+        stack.callback(forget_qemu)  # after the path is the old one: else the next test meets this one's QEMU
+        stack.enter_context(pytest.MonkeyPatch.context()).setenv("PATH", f"{folder}:{os.environ['PATH']}")
+        forget_qemu()
+        yield
+
+
+def test_a_snapshot_is_of_everything_that_is_in_it(tmp_path: Path) -> None:
     names = {
         Snapshot.of(MACHINE, "purpose", "content"),
         Snapshot.of(MACHINE, "purpose", "other"),
@@ -75,14 +91,8 @@ def test_a_snapshot_is_of_everything_that_is_in_it(tmp_path: Path, monkeypatch: 
     other = tmp_path / Path(qemu()).name
     other.write_text("#!/bin/sh\necho QEMU emulator version 99.0\n", encoding="ascii")
     other.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    for cached in (qemu, qemu_version):
-        cached.cache_clear()
-    try:
+    with qemu_from(tmp_path):
         newer = Snapshot.of(MACHINE, "purpose", "content")
-    finally:
-        for cached in (qemu, qemu_version):
-            cached.cache_clear()
     assert newer not in names
     assert newer.slot == Snapshot.of(LATER, "purpose", "content").slot, "it takes the place of the old one"
 
