@@ -23,7 +23,7 @@ from testbed.lab.bench import Bench
 from testbed.lab.family import Family
 from testbed.lab.lab import Lab
 from testbed.lab.pair import Pair
-from testbed.lab.topology import load_topology
+from testbed.topology.load import load_topology
 
 HERE = Path(__file__).resolve().parent
 

@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +24,12 @@ from testbed.errors import ExitCode, MachineError, UsageError, command
 from testbed.kmesh.profile import load_profile
 from testbed.kmesh.subject import load_subject
 from testbed.pytest_plugin import parse_families
+from testbed.report.recording import MODES, held_words
 from testbed.report.results import Collector, Result, in_order, short_name
 from testbed.report.session import Selection, only_ours
 from testbed.report.table import print_failures, print_skips, print_violations, summary, verdict_table
+
+_CAPSULES_TOLD = 5
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,10 @@ class Request:
     tail_calls: tuple[str, ...] = ()
     inner_maps: tuple[str, ...] = ()
     stories: Path | None = None
+    record: str = "failures"
+    run: Path | None = None
+    capsule: Path | None = None
+    hold: bool = False
 
 
 def need_root(what: str) -> None:
@@ -54,7 +61,7 @@ def need_root(what: str) -> None:
         )
 
 
-def _arguments(request: Request) -> list[str]:
+def _arguments(request: Request, under_test: str) -> list[str]:
     selection = Selection(
         request.family,
         request.expression,
@@ -62,6 +69,11 @@ def _arguments(request: Request) -> list[str]:
         request.objects,
         request.tail_calls,
         request.inner_maps,
+        "off" if request.list_only else request.record,
+        request.hold,
+        request.run,
+        request.capsule,
+        under_test,
     )
     arguments = [*selection.arguments(), "-o", "verbosity_assertions=2"]
     if request.list_only:
@@ -93,6 +105,8 @@ def _validate(request: Request) -> tuple[str, ...]:
         raise UsageError("read --family", str(error)) from error
     if not (request.workers == "auto" or request.workers.isdecimal()):
         raise UsageError("read -n", f"{request.workers!r} is neither a number nor auto")
+    if request.record not in MODES:
+        raise UsageError("read --record", f"{request.record!r} is none of {', '.join(MODES)}")
     for file in (request.junit, request.stories):
         if file is not None and not request.list_only:
             need_writable(file)
@@ -108,7 +122,7 @@ def run_check(request: Request, console: Console) -> ExitCode:
     collector = Collector()
     start = time.monotonic()
     with only_ours():
-        code = pytest.main(_arguments(request), plugins=[collector])
+        code = pytest.main(_arguments(request, origin), plugins=[collector])
     _raise_problems(request, collector, code)
     if request.list_only:
         for nodeid, about in collector.items:
@@ -119,8 +133,9 @@ def run_check(request: Request, console: Console) -> ExitCode:
     if request.stories is not None:
         request.stories.write_text(json.dumps(collector.stories, indent=1, sort_keys=True), encoding="utf-8")
     results = in_order(collector.results)
-    print_results(console, results, families, (origin, _machine()), time.monotonic() - start)
-    if code == pytest.ExitCode.INTERRUPTED:
+    facts, kept = (origin, _machine()), _kept(collector)
+    print_results(console, results, families, facts, time.monotonic() - start, kept)
+    if code == pytest.ExitCode.INTERRUPTED and not collector.held:
         sys.stderr.write("testbed: interrupted; what had been run is shown above\n")
         return ExitCode.INTERRUPTED
     if code == pytest.ExitCode.OK and not any(result.outcome == "passed" for result in results):
@@ -130,17 +145,36 @@ def run_check(request: Request, console: Console) -> ExitCode:
 
 
 def print_results(
-    console: Console, results: list[Result], families: Sequence[str], facts: Sequence[str], seconds: float
+    console: Console,
+    results: list[Result],
+    families: Sequence[str],
+    facts: Sequence[str],
+    seconds: float,
+    more: Iterable[str] = (),
 ) -> None:
-    """The table, what is behind it, what was under test where (``facts``), and a line that sums it up."""
+    """The table, what is behind it, what was under test where (``facts``), ``more`` lines, and the sum."""
     console.print(verdict_table(results, families))
     print_failures(console, results)
     print_violations(console, results)
     print_skips(console, results)
     console.print()
     words = " · ".join((f"testbed {testbed.__version__}", *facts))
-    console.print(words, style="dim", highlight=False, soft_wrap=True)
+    for line in (words, *more):
+        console.print(line, style="dim", highlight=False, soft_wrap=True, markup=False)
     console.print(summary(results, seconds))
+
+
+def _kept(collector: Collector) -> Iterator[str]:
+    """Where the stories are, and what of each new way to fail can be sent to somebody."""
+    if collector.held:
+        yield f"the lab of the first failure is up: {held_words(collector.held)}"
+    if collector.kept is None:
+        return
+    yield f"stories: {command('story last')}  ·  {command('report last -o report.html')}"
+    for path in collector.capsules[:_CAPSULES_TOLD]:
+        yield f"capsule: {command(f'replay {path}')}"
+    if len(collector.capsules) > _CAPSULES_TOLD:
+        yield f"and {len(collector.capsules) - _CAPSULES_TOLD} more beside them"
 
 
 def _machine() -> str:

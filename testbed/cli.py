@@ -13,14 +13,21 @@ from rich.console import Console
 
 import testbed
 from testbed.commands import bisect as bisect_command
+from testbed.commands import check as check_command
 from testbed.commands import explore as explore_command
+from testbed.commands import graph as graph_command
 from testbed.commands import kernels as kernels_command
+from testbed.commands import lab_hosts as lab_hosts_command
+from testbed.commands import lab_views as lab_views_command
+from testbed.commands import labs as labs_command
 from testbed.commands import load as load_command
 from testbed.commands import matrix as matrix_command
 from testbed.commands import mutants as mutants_command
+from testbed.commands import replay as replay_command
+from testbed.commands import report as report_command
+from testbed.commands import story as story_command
+from testbed.commands import topology as topology_command
 from testbed.commands import vm as vm_command
-from testbed.commands.matrix import Modules
-from testbed.commands.options import InnerMaps, TailCalls
 from testbed.errors import ExitCode, UsageError
 
 app = typer.Typer(
@@ -58,70 +65,7 @@ def _main(
     pass
 
 
-@app.command(
-    epilog="Examples:  [bold]sudo testbed check[/]  ·  [bold]sudo testbed check -k 'close and not reset'[/]"
-    "  ·  [bold]testbed check --list[/]  ·  [bold]sudo testbed check -n 2 --junit out.xml[/]"
-    "  ·  [bold]sudo testbed check --object sockops.o --object cgroup_sock.o[/]"
-)
-def check(
-    family: Annotated[
-        str, typer.Option("--family", metavar="F[,F…]", help="Families to connect in; all four otherwise.")
-    ] = "v4,v6,mapped,mapped-client",
-    expression: Annotated[
-        str, typer.Option("-k", metavar="EXPR", help="Only scenarios whose names match, as in pytest.")
-    ] = "",
-    workers: Annotated[
-        str, typer.Option("-n", metavar="N", help="Processes to share the work, or [bold]auto[/].")
-    ] = "0",
-    list_only: Annotated[
-        bool, typer.Option("--list", help="One scenario a line; nothing is run, root is not needed.")
-    ] = False,
-    junit: Annotated[
-        Path | None, typer.Option("--junit", metavar="FILE", help="Write the verdicts as JUnit XML too.")
-    ] = None,
-    objects: Annotated[
-        list[Path] | None,
-        typer.Option("--object", metavar="FILE", help="A compiled object to check; once for each."),
-    ] = None,
-    abi: Annotated[
-        str, typer.Option("--abi", metavar="ERA|FILE", help="The objects' ABI, if not as recognised.")
-    ] = "",
-    tail_calls: TailCalls = None,
-    inner_maps: InnerMaps = None,
-    stories: Annotated[
-        Path | None,
-        typer.Option("--stories", metavar="FILE", help="Write what happened, to compare with another run."),
-    ] = None,
-    kernel: Annotated[
-        str, typer.Option("--kernel", metavar="V|FILE", help="In a guest of this kernel; needs no root.")
-    ] = "",
-    modules: Modules = None,
-) -> None:
-    """Run the contract's scenarios and print a table of verdicts.
-
-    Under test are the programs in bpf/, or compiled objects: --object sockops.o --object sendmsg.o
-    """
-    from testbed.check import Request, run_check
-
-    request = Request(
-        family,
-        expression,
-        workers,
-        list_only,
-        junit,
-        objects=tuple(objects or ()),
-        abi=abi,
-        tail_calls=tuple(tail_calls or ()),
-        inner_maps=tuple(inner_maps or ()),
-        stories=stories,
-    )
-    if kernel:
-        from testbed.matrix.check import check_in_guest
-
-        raise typer.Exit(check_in_guest(request, kernel, modules, _console()))
-    if modules is not None:
-        raise UsageError("use --modules", "it is about a guest's kernel, and --kernel names none")
-    raise typer.Exit(run_check(request, _console()))
+app.command(epilog=check_command.EPILOG)(check_command.check)
 
 
 @app.command(epilog="Example:  [bold]testbed build -o build && sudo testbed inspect build/*.o[/]")
@@ -137,12 +81,18 @@ def build(
         typer.echo(path)
 
 
-@app.command(epilog="Examples:  [bold]testbed inspect sockops.o[/]  ·  [bold]testbed inspect *.o --json[/]")
+@app.command(
+    epilog="Examples:  [bold]testbed inspect sockops.o[/]  ·  [bold]testbed inspect *.o --json[/]"
+    "  ·  [bold]sudo testbed inspect pair[/]"
+)
 def inspect(
     objects: Objects,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects instead.")] = False,
 ) -> None:
-    """Show what is in ELF objects, and what they need of the kernel."""
+    """Show what is in ELF objects, and what they need of the kernel; or everything of a lab, by its name."""
+    if lab_views_command.is_lab(objects):
+        lab_views_command.inspect_lab(str(objects[0]), as_json)
+        return
     from testbed.report.inspect import inspect_objects
 
     inspect_objects(objects, _console(), as_json)
@@ -154,6 +104,23 @@ app.command(epilog=mutants_command.EPILOG)(mutants_command.mutants)
 app.command(epilog=matrix_command.EPILOG, cls=matrix_command.Command)(matrix_command.matrix)
 app.command(epilog=bisect_command.EPILOG)(bisect_command.bisect)
 app.command(epilog=vm_command.EPILOG)(vm_command.vm)
+app.command(epilog=story_command.EPILOG)(story_command.story)
+app.command(epilog=report_command.EPILOG)(report_command.report)
+app.command(epilog=replay_command.EPILOG)(replay_command.replay)
+app.command(epilog=labs_command.UP_EPILOG)(labs_command.up)
+app.command(epilog=labs_command.DOWN_EPILOG)(labs_command.down)
+app.command(epilog=labs_command.LS_EPILOG)(labs_command.ls)
+app.command("exec", epilog=lab_hosts_command.EXEC_EPILOG)(lab_hosts_command.execute)
+app.command(epilog=lab_hosts_command.SHELL_EPILOG)(lab_hosts_command.shell)
+app.command(epilog=lab_hosts_command.MANAGE_EPILOG)(lab_hosts_command.manage)
+app.command(epilog=lab_hosts_command.UNMANAGE_EPILOG)(lab_hosts_command.unmanage)
+app.command(epilog=lab_hosts_command.IMPAIR_EPILOG)(lab_hosts_command.impair)
+app.command(epilog=lab_views_command.WATCH_EPILOG)(lab_views_command.watch)
+app.command(epilog=lab_views_command.CAPTURE_EPILOG)(lab_views_command.capture)
+app.command(epilog=lab_views_command.MAPS_EPILOG)(lab_views_command.maps)
+app.command(epilog=graph_command.EPILOG)(graph_command.graph)
+app.command(epilog=topology_command.VALIDATE_EPILOG)(topology_command.validate)
+app.command(epilog=topology_command.SCHEMA_EPILOG)(topology_command.schema)
 app.add_typer(kernels_command.app, name="kernels")
 
 
@@ -175,18 +142,25 @@ def doctor(
 
 @app.command()
 def gc() -> None:
-    """Remove what runs that were killed have left: the cgroups that no living process owns."""
+    """Remove what runs that were killed have left: cgroups and labs that no living process owns."""
+    from testbed.capsule.unpack import reap_unpacked
     from testbed.check import need_root
+    from testbed.keeper.registry import survey
     from testbed.kernel.cgroup import cgroup_root
     from testbed.kernel.ownership import reap
 
     need_root("remove what dead runs left")
+    _, dead = survey()
+    for lab in dead:
+        typer.echo(f"removed the lab {lab.name}, whose keeper (process {lab.pid}) is dead")
+    for folder in reap_unpacked():
+        typer.echo(f"removed what a replay had unpacked into {folder}")
     with cgroup_root() as root:
         reaped = reap(root)
     for each in reaped:
         ended = f", with {len(each.pids)} processes that were still in it" if each.pids else ""
         typer.echo(f"removed the cgroup {each.cgroup}{ended}")
-    if not reaped:
+    if not reaped and not dead:
         typer.echo("nothing was left behind")
 
 

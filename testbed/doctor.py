@@ -81,7 +81,7 @@ def _cgroup(made: _Examination) -> str:
 
 def _lab(made: _Examination) -> str:
     from testbed.lab.lab import Lab
-    from testbed.lab.topology import load_topology
+    from testbed.topology.load import load_topology
 
     topology = load_topology("pair")
     # the first one pays for what all later ones share

@@ -3,12 +3,11 @@
 Fixtures, each made once a test except where said:
 
 ``family``       the family of the connections; a test that uses it, or `pair`, runs once in each
-``lab``          the lab of the topology ``pair``, or of ``@pytest.mark.topology(NAME or path)``;
-                 a path is looked for beside the test's file first
-``tap``          every sockops callback of the lab
 ``pair``         client and server
 ``mesh``         the program set, attached, its state empty
-``bench``, ``tap_program``, ``program_set``   what is made once a run
+``program_set``  the set, loaded once a run
+
+The lab itself, its tap and its links are those of `testbed.pytest_lab`.
 """
 
 # What these fixtures need is imported where it is used: this module is loaded in every run of
@@ -18,7 +17,6 @@ from __future__ import annotations
 import json
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +25,9 @@ import pytest
 from testbed.errors import TestbedError
 from testbed.kmesh.abi import Absent
 from testbed.report.about import SETUP_ERROR, STORY, VIOLATED
+from testbed.report.recording import HELD_LAB, ITEM, recorder_of, tell, telling_mesh
 
 if TYPE_CHECKING:
-    from testbed.bpf.elf.loader import ObjectLoader
     from testbed.bpf.program_set import ProgramSet
     from testbed.kmesh.mesh import Mesh
     from testbed.kmesh.oracle.oracle import Oracle
@@ -38,15 +36,12 @@ if TYPE_CHECKING:
     from testbed.lab.family import Family
     from testbed.lab.lab import Lab
     from testbed.lab.pair import Pair
-    from testbed.lab.topology import Topology
-    from testbed.observe.tap import Tap, TapProgram
+    from testbed.observe.tap import Tap
 
 _OURS = {str(Path(__file__).resolve().parent), str(Path(pytest.__file__).parent.parent)}
 FAMILIES = ("v4", "v6", "mapped", "mapped-client")
 
 _ORACLE: pytest.StashKey[Oracle] = pytest.StashKey()
-_ITEM: pytest.StashKey[pytest.Item] = pytest.StashKey()
-_BUCKETS = 512  # of a lab's table of connections: sock_diag walks them all, and a test has few
 
 
 def parse_families(text: str) -> tuple[str, ...]:
@@ -74,7 +69,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "topology(name_or_path): the topology of the test's lab")
     config.addinivalue_line("markers", "families(name, ...): the only ones that the test is about")
     try:
         parse_families(config.getoption("--family"))
@@ -120,7 +114,7 @@ def _skipping_what_is_absent() -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
-    item.config.stash[_ITEM] = item
+    item.config.stash[ITEM] = item
     with _skipping_what_is_absent():
         yield
 
@@ -156,55 +150,9 @@ def pytest_runtest_makereport(
         report.user_properties.append((VIOLATED, json.dumps(kinds)))
     elif report.failed and error is not None:
         tap = getattr(item, "funcargs", {}).get("tap")
-        if tap is not None and "callbacks that fired" not in str(error):
+        if tap is not None and recorder_of(item) is None and "callbacks that fired" not in str(error):
             report.sections.append(("sockops callbacks", tap.story()))
     return report
-
-
-@pytest.fixture(scope="session")
-def bench() -> Iterator[Bench]:
-    """What all labs stand on: made once a run, after what dead runs left has been reaped."""
-    from testbed.lab.bench import Bench
-
-    with Bench(_BUCKETS) as made:
-        yield made
-
-
-@pytest.fixture(scope="session")
-def tap_program(object_loader: ObjectLoader) -> Iterator[TapProgram]:
-    """The tap's program, loaded once a run."""
-    from testbed.observe.tap import TapProgram
-
-    with TapProgram(object_loader) as loaded:
-        yield loaded
-
-
-# The fixtures of each test do without pytest's `request`, which is made anew by the slow way of a
-# fixture's definition for each of them, and costs as much as ten scenarios' fixtures besides.
-@pytest.fixture
-def lab(pytestconfig: pytest.Config, bench: Bench) -> Iterator[Lab]:
-    """A lab of its own for this test, up and ready to connect."""
-    from testbed.lab.lab import Lab
-
-    item = pytestconfig.stash[_ITEM]
-    marker = item.get_closest_marker("topology")
-    with Lab(bench, _topology(item.path.parent, marker.args[0] if marker else "pair")) as made:
-        yield made
-
-
-@lru_cache(maxsize=64)
-def _topology(folder: Path, name: str | Path) -> Topology:
-    from testbed.lab.topology import load_topology
-
-    beside = folder / name
-    return load_topology(beside if beside.is_file() else name)
-
-
-@pytest.fixture
-def tap(tap_program: TapProgram, lab: Lab) -> Iterator[Tap]:
-    """The callbacks of the test's lab."""
-    with tap_program.tap(lab) as made:
-        yield made
 
 
 @pytest.fixture
@@ -272,14 +220,19 @@ def mesh(
     from testbed.kmesh.oracle.oracle import Oracle
     from testbed.lab.family import Family
 
-    item = pytestconfig.stash[_ITEM]
+    item = pytestconfig.stash[ITEM]
     spec = getattr(item, "callspec", None)
     if spec is not None and spec.params.get("family") is Family.V6:
         profile.require("ipv6")
     with Mesh(program_set, lab, profile) as made:
         item.stash[_ORACLE] = Oracle(made, tap)
-        yield made
+        with telling_mesh(item, made):
+            yield made
+        if HELD_LAB in item.stash:
+            return
         complaints = made.complaints()
+        if complaints:
+            tell(item, "failed", f"the program logged: {complaints[0]}")
         if pytestconfig.getoption("--stories"):
             from testbed.kmesh.story import recorded_story
 

@@ -24,3 +24,9 @@
 #define FAMILY_IPV4 2
 #define FAMILY_IPV6 10
 #define PROTOCOL_TCP 6
+
+/*
+ * Older verifiers know the bounds of a variable only when each is looked at by
+ * itself. Without the fences the compiler takes both at once, or reads skb->len anew.
+ */
+#define FENCE(variable) asm volatile("" : "+r"(variable))

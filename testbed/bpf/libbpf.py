@@ -9,14 +9,16 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import struct
 from collections.abc import Callable, Iterable
 from ctypes import POINTER, byref, c_int, c_size_t, c_uint32, c_uint64, c_void_p
 from functools import cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from testbed.errors import MachineError
 
 _PROG_INFO_SIZE, _PROG_INFO_GPL = 88, 84  # struct bpf_prog_info up to gpl_compatible, the lowest bit there
+_WHOLE_PROG_INFO, _PROG_INFO_VERIFIED = 224, 216  # up to verified_insns (Linux 5.16)
 Signature = tuple[str, object, tuple[object, ...]]
 ALLOW_MULTI = 2  # BPF_F_ALLOW_MULTI: beside the programs that a cgroup has already
 _SAMPLE = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t)
@@ -146,6 +148,27 @@ def is_gpl_compatible(program_fd: int) -> bool:
     size = c_uint32(len(info))
     checked(_library().bpf_obj_get_info_by_fd(program_fd, info, byref(size)), "BPF_OBJ_GET_INFO_BY_FD")
     return bool(info.raw[_PROG_INFO_GPL] & 1)
+
+
+class ProgramSize(NamedTuple):
+    """A loaded program: its instructions, bytes of machine code, instructions that the verifier processed.
+
+    ``verified`` is 0 before Linux 5.16, ``machine_code`` 0 without the JIT compiler.
+    """
+
+    instructions: int
+    machine_code: int
+    verified: int
+
+
+def program_size(program_fd: int) -> ProgramSize:
+    """What the kernel says of a program (``struct bpf_prog_info``)."""
+    info = ctypes.create_string_buffer(_WHOLE_PROG_INFO)
+    size = c_uint32(len(info))
+    checked(_library().bpf_obj_get_info_by_fd(program_fd, info, byref(size)), "BPF_OBJ_GET_INFO_BY_FD")
+    jited, xlated = struct.unpack_from("=II", info, 16)
+    (verified,) = struct.unpack_from("=I", info, _PROG_INFO_VERIFIED)
+    return ProgramSize(xlated // 8, jited, verified)
 
 
 def possible_cpus() -> int:

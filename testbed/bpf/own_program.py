@@ -6,10 +6,9 @@ import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from testbed.bpf.bcc_loader import SourceSet, load
-from testbed.bpf.elf.clang import compile_objects
+from testbed.bpf.elf.kept import kept_objects
 from testbed.bpf.elf.loader import ObjectLoader
 from testbed.bpf.elf.program_sets import load_objects
 from testbed.bpf.program_set import ProgramSet
@@ -26,8 +25,8 @@ def load_own(sources: SourceSet, loader: ObjectLoader | None = None) -> ProgramS
         return made
     if shutil.which("clang") is None:
         return load(sources)
-    with TemporaryDirectory() as folder:
-        objects = compile_objects(sources.sources, sources.include, Path(folder), sources.defines)
+    with ExitStack() as stack:
+        objects = kept_objects(sources.sources, sources.include, sources.defines, stack)
         return _loaded(objects, loader)
 
 

@@ -16,7 +16,10 @@ from testbed.kernels.cache import add_entry, cache_dir, cache_error, locked, use
 from testbed.kernels.kernel import Kernel
 from testbed.kernels.modules import load_order
 
-MODULES = ("veth", "inet_diag", "tcp_diag", "udp_diag", "raw_diag", "unix_diag", "af_packet_diag", "dummy")
+MODULES = (
+    *("veth", "inet_diag", "tcp_diag", "udp_diag", "raw_diag", "unix_diag", "af_packet_diag", "dummy"),
+    *("bridge", "sch_ingress", "cls_bpf", "act_bpf", "sch_netem"),
+)
 """What labs and the tools in a guest use, where the kernel has it as modules."""
 _ROOM = "initramfs"
 _NAME = "base.cpio"

@@ -35,11 +35,16 @@ class Reaped:
 @contextmanager
 def owned_cgroup(root: CgroupRoot, registry: Path | None = None) -> Iterator[Path]:
     """Makes a top-level cgroup for this process alone; removes it at the end. Yields its path."""
-    name = f"sockops-testbed-{secrets.token_hex(8)}"
     with ExitStack() as stack:
-        _register(root.path / name, registry or REGISTRY, stack)
-        make_cgroup(root.path / name, stack)
-        yield root.path / name
+        yield own_cgroup(root, stack, registry)
+
+
+def own_cgroup(root: CgroupRoot, stack: ExitStack, registry: Path | None = None) -> Path:
+    """The same until ``stack`` closes; one that is dropped unclosed leaves the cgroup to a forked child."""
+    path = root.path / f"sockops-testbed-{secrets.token_hex(8)}"
+    _register(path, registry or REGISTRY, stack)
+    make_cgroup(path, stack)
+    return path
 
 
 def _register(cgroup: Path, registry: Path, stack: ExitStack) -> None:

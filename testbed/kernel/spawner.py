@@ -19,8 +19,11 @@ from testbed.errors import MachineError, TestbedError, errno_name
 from testbed.kernel import broker
 from testbed.kernel.cgroup import await_end
 from testbed.kernel.netlink import prepare
+from testbed.logs import save_log
 
 REPLY_DEADLINE_S = scaled(10.0)
+_LOG = "brokers"
+_GONE = f"was it killed? its lab cannot be used any more; what it said last is in the log {_LOG}.log"
 _NEEDED = "run as root (CAP_SYS_ADMIN and CAP_NET_ADMIN) on Linux 5.10 or later"
 _AT_ONCE = 16  # brokers in a request: two descriptors each, of the 64 that a message may have
 _START = (
@@ -46,9 +49,7 @@ def _reply(sock: Socket, who: str) -> tuple[list[Any], list[int]]:
                 return values, fds
     except (EOFError, ConnectionError) as error:
         broker.close_all(fds)
-        raise TestbedError(
-            f"hear from {who}", "it is gone", "was it killed? its lab cannot be used any more"
-        ) from error
+        raise TestbedError(f"hear from {who}", "it is gone", _GONE) from error
     except TimeoutError as error:
         broker.close_all(fds)
         raise TestbedError(f"hear from {who}", f"no answer within {REPLY_DEADLINE_S:.0f} s") from error
@@ -58,9 +59,7 @@ def _send(sock: Socket, who: str, message: Sequence[object], fds: Sequence[int])
     try:
         broker.send(sock, message, fds)
     except ConnectionError as error:
-        raise TestbedError(
-            f"ask {who}", "it is gone", "was it killed? its lab cannot be used any more"
-        ) from error
+        raise TestbedError(f"ask {who}", "it is gone", _GONE) from error
 
 
 def _ask(
@@ -175,6 +174,13 @@ class Namespace:
         """Ends the broker and drops the namespace. Once more is harmless."""
         self._undo.close()
 
+    def abandon(self) -> None:
+        """Leaves both to a child that was forked: its copies of the descriptors keep them."""
+        self._undo.pop_all()
+        self._broker.pop_all()
+        for sock in (self._control, self.route, self.diag):
+            sock.close()
+
 
 def _chunks(names: list[str], size: int) -> list[list[str]]:
     return [names[start : start + size] for start in range(0, len(names), size)]
@@ -203,13 +209,25 @@ class Spawner(Closing):
         ours, theirs = _pair()
         with theirs:
             package = Path(__file__).resolve().parents[2]
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _START, str(package), str(theirs.fileno()), str(buckets)],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+            # not to our own stderr: it and its brokers can outlive us, where a lab is handed on
+            with save_log(_LOG, "").open("ab") as log:
+                self._process = subprocess.Popen(
+                    [
+                        sys.executable,
+                        "-I",
+                        "-S",
+                        "-c",
+                        _START,
+                        str(package),
+                        str(theirs.fileno()),
+                        str(buckets),
+                    ],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=log,
+                    start_new_session=True,
+                )
         self._control = ours
 
     @property
@@ -255,9 +273,17 @@ class Spawner(Closing):
 
         A packet socket's takes 10 ms: ``packet_release`` waits until no CPU can be sending to it.
         """
+        if self._control.fileno() < 0:  # abandoned: there is no hurry any more
+            sock.close()
+            return
         _send(self._control, "the spawner", ["let_go"], [sock.fileno()])
         sock.close()
         _reply(self._control, "the spawner")
+
+    def abandon(self) -> None:
+        """Leaves it to a child that was forked: its copy of the control socket keeps it."""
+        self._control.close()
+        self._process.returncode = 0  # nobody waits for it here any more
 
     def close(self) -> None:
         """Ends the spawner, and with it every broker that is left."""

@@ -14,7 +14,7 @@ from testbed.lab.bench import Bench
 from testbed.lab.family import Family
 from testbed.lab.lab import Lab
 from testbed.lab.pair import Pair
-from testbed.lab.topology import load_topology
+from testbed.topology.load import load_topology
 
 _RING_HEADER = 8  # ahead of each record; `linux/bpf.h`: BPF_RINGBUF_HDR_SZ
 _AT_ONCE = 32  # connections: a ring of one page holds twice as many requests

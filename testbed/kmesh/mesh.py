@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from testbed.bpf.attach import attach
 from testbed.bpf.kinds import ProgramKind, Target
+from testbed.bpf.maps import Map
 from testbed.bpf.program_set import ProgramSet
 from testbed.closing import Closing
 from testbed.errors import UsageError
@@ -63,7 +64,10 @@ class Mesh(Closing):
     log: Stream[LogEvent]
     access_log: Stream[AccessRecord]
 
-    def __init__(self, program_set: ProgramSet, lab: Lab, profile: Profile | None = None) -> None:
+    def __init__(
+        self, program_set: ProgramSet, lab: Lab, profile: Profile | None = None, *, at: Host | None = None
+    ) -> None:
+        """``at`` is the only host that they are attached at, by default they are at the whole lab."""
         if program_set.in_use:
             raise UsageError(
                 f"attach {program_set.origin}",
@@ -71,6 +75,7 @@ class Mesh(Closing):
                 "close that lab's mesh first, or load the set once more",
             )
         self.lab = lab
+        self.at = at
         self.profile = profile or load_profile("main")
         self.programs = program_set
         self.ledger = Ledger()
@@ -104,13 +109,17 @@ class Mesh(Closing):
             if program.kind is None or program.kind.target is Target.INTERFACE:
                 continue
             if program.kind.target is Target.CGROUP:
-                attach(program, self.lab.cgroup_fd, stack)
+                attach(program, self.lab.cgroup_fd if self.at is None else self.at.cgroup_fd, stack)
             elif (sockhash := self._roles.map_of("sockhash")) is not None:
                 attach(program, sockhash.fd, stack)
         if self._roles.map_of("storage") is not None:
             for host in self.lab.hosts.values():
                 host.before_connect.append(self._before_connect)
                 stack.callback(host.before_connect.remove, self._before_connect)
+
+    def map_of(self, role: Role) -> Map | None:
+        """The map of a role as bytes, None where the era or the set has none."""
+        return self._roles.map_of(role)
 
     def has(self, kind: ProgramKind) -> bool:
         """Whether the set has a program of that kind."""
@@ -261,6 +270,10 @@ class Mesh(Closing):
         """Waits for a condition, as `Lab.eventually`."""
         __tracebackhide__ = True
         return self.lab.eventually(condition, awaited=awaited, deadline=deadline)
+
+    def abandon(self) -> None:
+        """Leaves the programs attached, for a child that was forked to detach."""
+        self._undo.pop_all()
 
     def close(self) -> None:
         """Detaches the programs; the set stays loaded."""

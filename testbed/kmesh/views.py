@@ -168,10 +168,14 @@ class StorageMap:
     def _key(sock: socket.socket) -> bytes:
         return sock.fileno().to_bytes(4, "little")
 
+    def decode(self, value: bytes) -> Storage:
+        """A value of the map."""
+        return Storage.decode(value, self._layout, self._ports)
+
     def of_sockets(self, lab: Lab, cookies: Set[int]) -> dict[int, Storage]:
         """The storages of a lab's sockets by their cookies, whoever holds these sockets: sock_diag's word."""
         return {
-            cookie: Storage.decode(value, self._layout, self._ports)
+            cookie: self.decode(value)
             for host in lab.hosts.values()
             for cookie, value in host.socket_storages(self._map.fd).items()
             if cookie in cookies
@@ -184,7 +188,7 @@ class StorageMap:
         value = self._map.get(self._key(sock))
         if value is None:
             raise KeyError(f"{sock} has no storage")
-        return Storage.decode(value, self._layout, self._ports)
+        return self.decode(value)
 
     def __setitem__(self, sock: socket.socket, storage: Storage) -> None:
         with self._ledger.entry(Stored(socket_cookie(sock), storage)):
@@ -280,6 +284,14 @@ class Stream(Sequence[R], Generic[R]):
         """Forgets what has come so far."""
         self.read()
         self._forgotten = len(self._records)
+
+    def take(self) -> list[R]:
+        """What has come since the last time, which is let go of: for who keeps it himself."""
+        self.read()
+        taken = self._records[self._forgotten :]
+        self._records.clear()
+        self._forgotten = 0
+        return taken
 
     def drop(self) -> None:
         """Throws away what has come so far, decodable or not: it is of another lab."""

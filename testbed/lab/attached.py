@@ -35,9 +35,11 @@ class Attached(Closing):
     the others, and those of interfaces.
     """
 
-    def __init__(self, program_set: ProgramSet, lab: Lab) -> None:
+    def __init__(self, program_set: ProgramSet, lab: Lab, *, at: Host | None = None) -> None:
+        """``at`` is the only host whose cgroup they are attached to, by default it is the lab's."""
         self.programs = program_set
         self.lab = lab
+        self.at = at
         with ExitStack() as stack:
             stack.callback(program_set.close)
             for program in program_set.programs.values():
@@ -56,7 +58,7 @@ class Attached(Closing):
         if kind is None:
             return
         if kind.target is Target.CGROUP:
-            attach(program, self.lab.cgroup_fd, stack)
+            attach(program, self.lab.cgroup_fd if self.at is None else self.at.cgroup_fd, stack)
         elif kind.target is Target.SOCKMAP and len(self._sockmaps()) == len(self.programs.of_kind(kind)) == 1:
             attach(program, self._sockmaps()[0].fd, stack)
 
@@ -115,6 +117,10 @@ class Attached(Closing):
                 f"read records as struct {name}", why, "compile them with -g, and do not strip them"
             )
         return found
+
+    def abandon(self) -> None:
+        """Leaves the programs attached, for a child that was forked to detach."""
+        self._undo.pop_all()
 
     def close(self) -> None:
         """Detaches and unloads."""

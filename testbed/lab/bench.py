@@ -8,8 +8,9 @@ from pathlib import Path
 
 from testbed.closing import Closing
 from testbed.kernel.cgroup import CgroupRoot, cgroup_root, make_cgroup
-from testbed.kernel.ownership import Reaped, owned_cgroup, reap
+from testbed.kernel.ownership import Reaped, own_cgroup, reap
 from testbed.kernel.spawner import Spawner
+from testbed.kernel.streams import streams
 
 
 class Bench(Closing):
@@ -17,11 +18,13 @@ class Bench(Closing):
 
     def __init__(self, buckets: int = 8192) -> None:
         """``buckets``: as of `testbed.kernel.spawner.Spawner`."""
+        self.outside = streams()
+        """What this process had open before there was any lab."""
         with ExitStack() as stack:
             self.root: CgroupRoot = stack.enter_context(cgroup_root())
             self.reaped: list[Reaped] = reap(self.root, strict=False)
             self.spawner = stack.enter_context(Spawner(buckets))
-            self.cgroup: Path = stack.enter_context(owned_cgroup(self.root))
+            self.cgroup: Path = own_cgroup(self.root, stack)
             self.idle_fd = make_cgroup(self.cgroup / "idle", stack)
             """A cgroup that nobody is ever in."""
             self._undo = stack.pop_all()
@@ -30,6 +33,11 @@ class Bench(Closing):
     def next_lab(self) -> Path:
         """A path of its own for the cgroup of the next lab."""
         return self.cgroup / f"lab-{next(self._numbers)}"
+
+    def abandon(self) -> None:
+        """Leaves everything to a child that was forked: nothing is undone here."""
+        self._undo.pop_all()
+        self.spawner.abandon()
 
     def close(self) -> None:
         self._undo.close()

@@ -50,6 +50,10 @@ class Host:
         self.ends: list[End] = list(ends)
         self.before_connect: list[BeforeConnect] = []
         self.is_gone = False
+        self.wrap: Callable[[Socket], Socket] | None = None
+        """Makes what this host hands out of a new plain socket, where somebody takes down its calls."""
+        self.on_address: Callable[[End], None] | None = None
+        """Called with an end that has an address more: on a bridge its neighbours must be told."""
         self.netns_cookie = self._netns_cookie()
 
     def __repr__(self) -> str:
@@ -80,11 +84,13 @@ class Host:
         protocol: int = 0,
     ) -> Socket:
         """A plain blocking socket, born in this host's namespace and cgroup. `OSError` as usual."""
-        return self.namespace.socket(family, kind, protocol)
+        made = self.namespace.socket(family, kind, protocol)
+        return made if self.wrap is None else self.wrap(made)
 
     def sockets(self, count: int, family: int = AF_INET, kind: int = SOCK_STREAM) -> list[Socket]:
         """As many of them, of at most 64: at the price of one."""
-        return self.namespace.sockets(count, family, kind)
+        made = self.namespace.sockets(count, family, kind)
+        return made if self.wrap is None else [self.wrap(each) for each in made]
 
     def listen(self, family: int = AF_INET, port: int = 0, backlog: int = 128) -> Socket:
         """A listener on every address of the family; an IPv6 one takes IPv4 clients too.
@@ -224,10 +230,13 @@ class Host:
 
         Sockets that are not bound keep to the first address.
         """
-        end = replace(self.ends[0], addresses=(*self.ends[0].addresses, interface))
-        execute(self.namespace.route, [add_address(self.ends[0], interface, preferred=False)])
+        number, old = next((number, end) for number, end in enumerate(self.ends) if end.port_of is None)
+        end = replace(old, addresses=(*old.addresses, interface))
+        execute(self.namespace.route, [add_address(old, interface, preferred=False)])
         await_ready(self.namespace.route, [end])
-        self.ends[0] = end
+        self.ends[number] = end
+        if self.on_address is not None:
+            self.on_address(end)
 
     def counters(self) -> dict[str, int]:
         """What the kernel has counted in this namespace, by nstat's names."""

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TypeVar
 
 from testbed.closing import Closing
+from testbed.errors import UsageError, errno_name
 from testbed.kernel.cgroup import make_cgroup
-from testbed.kernel.links import QUIET_SYSCTLS, await_ready, veth
-from testbed.kernel.netlink import execute
+from testbed.kernel.links import QUIET_SYSCTLS, End, await_ready, veth
+from testbed.kernel.netlink import Message, execute
 from testbed.kernel.sockdiag import TcpSocket
 from testbed.lab.bench import Bench
+from testbed.lab.chronicle import Chronicle
 from testbed.lab.host import Host
-from testbed.lab.topology import Topology
+from testbed.lab.impair import impair_links
 from testbed.lab.wait import DEADLINE_S, Awaited, Witness, eventually
+from testbed.lab.wiring import known, wire
+from testbed.topology.model import Topology
+from testbed.topology.suggest import did_you_mean_sysctl
 
 T = TypeVar("T")
+# Requests in a packet: the largest is 250 bytes, and a netlink socket sends 200 KiB at once.
+_AT_ONCE = 400
 
 
 class Lab(Closing):
@@ -28,16 +36,20 @@ class Lab(Closing):
     """
 
     def __init__(self, bench: Bench, topology: Topology) -> None:
+        self.bench = bench
         self.topology = topology
         self.hosts: dict[str, Host] = {}
         self.witnesses: list[Witness] = []
+        self.chronicles: list[Chronicle] = []
         with ExitStack() as stack:
             observer = bench.next_lab()
             self.observer_fd = make_cgroup(observer, stack)
             self.cgroup_path = observer / "lab"
             self.cgroup_fd = make_cgroup(self.cgroup_path, stack)
+            self.wiring = wire(topology)
             self._add_hosts(bench, stack)
             self._link_hosts()
+            impair_links(self)
             self._host_of_cookie = {host.netns_cookie: name for name, host in self.hosts.items()}
             self._undo = stack.pop_all()
 
@@ -49,11 +61,28 @@ class Lab(Closing):
         return self.hosts[name]
 
     def _add_hosts(self, bench: Bench, stack: ExitStack) -> None:
-        cgroup_fds = {name: make_cgroup(self.cgroup_path / name, stack) for name in self.topology.hosts}
+        cgroup_fds = {
+            name: make_cgroup(self.cgroup_path / (host.cgroup or name), stack)
+            for name, host in self.topology.hosts.items()
+        }
         namespaces = bench.spawner.namespaces(cgroup_fds, QUIET_SYSCTLS)
         stack.callback(self._end_hosts)
         for name, namespace in namespaces.items():
-            self.hosts[name] = Host(name, namespace, cgroup_fds[name], self.topology.wiring.ends[name])
+            self.hosts[name] = Host(name, namespace, cgroup_fds[name], self.wiring.ends[name])
+            self.hosts[name].on_address = self._tell_neighbours
+        for name, (early, _) in self.wiring.sysctls.items():
+            self._set_sysctls(name, early)
+
+    def _set_sysctls(self, name: str, values: Mapping[str, str]) -> None:
+        """One by one: the kernel's answer does not say which one it is about."""
+        for sysctl, value in values.items():
+            try:
+                self.hosts[name].namespace.sysctl({sysctl: value})
+            except OSError as error:
+                dotted = sysctl.replace("/", ".")
+                hint = did_you_mean_sysctl(dotted) if error.errno == errno.ENOENT else ""
+                what = f"set the sysctl {dotted} of {name} to {value!r}"
+                raise UsageError(what, errno_name(error.errno or 0) + hint) from error
 
     def _end_hosts(self) -> None:
         """Their brokers all at once; and the namespaces one behind the other, for the kernel to take them
@@ -69,22 +98,31 @@ class Lab(Closing):
 
     def _link_hosts(self) -> None:
         """In as few requests as there can be: an end comes up only with its peer there."""
-        wiring = self.topology.wiring
+        wiring = self.wiring
         left = {name: list(messages) for name, messages in wiring.up.items() if messages}
-        for name in self.hosts:
-            made = [
-                veth(wire.end, wire.peer, self.hosts[wire.peer_host].namespace.netns_fd)
-                for wire in wiring.wires
-                if wire.host == name
-            ]
-            if len(made) == len(wiring.ends[name]):  # all that it has
-                made += left.pop(name, [])
-            if made:
-                execute(self._route(name), made)
+        made: dict[str, list[Message]] = {name: [] for name in self.hosts}
+        for each in wiring.wires:
+            peer_netns_fd = self.hosts[each.peer_host].namespace.netns_fd
+            made[each.host].append(veth(each.end, each.peer, peer_netns_fd))
+        for name, veths in made.items():
+            bridges = len(self.topology.hosts[name].bridges)
+            has_all = len(veths) == len(wiring.ends[name]) - bridges
+            self._execute(name, veths + left.pop(name, []) if has_all else veths)
         for name, messages in left.items():
-            execute(self._route(name), messages)
+            self._execute(name, messages)
+        for name, (_, late) in wiring.sysctls.items():
+            self._set_sysctls(name, late)
         for name, host in reversed(self.hosts.items()):
             await_ready(self._route(name), host.ends)
+
+    def _tell_neighbours(self, end: End) -> None:
+        """Of an end on a bridge, which has an address more."""
+        for name, other in self.wiring.around_bridges(end.index):
+            self._execute(name, known(other, [end]))
+
+    def _execute(self, name: str, messages: Sequence[Message]) -> None:
+        for start in range(0, len(messages), _AT_ONCE):
+            execute(self._route(name), messages[start : start + _AT_ONCE])
 
     def _route(self, name: str) -> socket.socket:
         return self.hosts[name].namespace.route
@@ -129,6 +167,13 @@ class Lab(Closing):
     def host_of_cookie(self, netns_cookie: int) -> str | None:
         """The name of the host whose namespace has this cookie (Linux 5.14)."""
         return self._host_of_cookie.get(netns_cookie)
+
+    def abandon(self) -> None:
+        """Leaves the lab to a child that was forked: nothing is undone here."""
+        self._undo.pop_all()
+        for host in self.hosts.values():
+            host.is_gone = True
+            host.namespace.abandon()
 
     def close(self) -> None:
         """Takes the lab down. Programs that were attached to its cgroups are detached by then."""

@@ -22,12 +22,12 @@ from testbed.kernels.versions import series, version_key
 from testbed.matrix.cell import run_cell
 from testbed.matrix.model import CellResult
 from testbed.matrix.own_objects import own_objects
-from testbed.matrix.printable import printable
 from testbed.matrix.request import Subject
 from testbed.matrix.rows import tally
 from testbed.matrix.run import CellFunction
 from testbed.matrix.search import Trial, search, trials_left
 from testbed.report.results import short_name
+from testbed.report.shown import printable
 
 _SKIP = 125  # a command's way to say that this version tells nothing, as in `git bisect run`
 _STYLES = {Trial.GOOD: "green", Trial.BAD: "bold red", Trial.UNTESTED: "yellow"}

@@ -13,9 +13,9 @@ from testbed.errors import ExitCode
 from testbed.guest.state import GuestState
 from testbed.matrix.model import CellResult, MatrixResult
 from testbed.matrix.outcome import exit_code
-from testbed.matrix.printable import printable
 from testbed.matrix.rows import ran_nowhere, tally
 from testbed.report.results import Result, in_order, short_name
+from testbed.report.shown import printable
 from testbed.report.table import print_failures, print_violations
 
 _CONSOLE_LINES = 25  # of a guest's console: a panic's call trace, and what led to it

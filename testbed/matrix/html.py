@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import jinja2
 
 import testbed
 from testbed.guest.state import GuestState
 from testbed.matrix.details import failures_by_kernels, on_kernels, skips_by_kernels, summary_line
 from testbed.matrix.model import CellResult, MatrixResult
-from testbed.matrix.printable import printable
 from testbed.matrix.rows import (
     Row,
     Section,
@@ -24,6 +20,7 @@ from testbed.matrix.rows import (
     state_words,
     tally,
 )
+from testbed.report.pages import templates
 from testbed.report.results import Result, short_name
 
 
@@ -48,40 +45,29 @@ class _Failure:
     details: str
 
 
-@functools.cache
-def _template() -> jinja2.Template:
-    loader = jinja2.PackageLoader("testbed.matrix", ".")
-    environment = jinja2.Environment(
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        loader=loader,
-        # a macro's text is markup already, and no `str` by its type
-        finalize=lambda value: printable(value) if type(value) is str else value,
-    )
-    return environment.get_template("matrix.html.j2")
-
-
 def to_html(matrix: MatrixResult) -> str:
     """The page: every row, those that are the same on all kernels folded, and what is behind the table."""
     page = _Page(matrix.cells)
     columns = matrix.cells
-    return _template().render(
-        matrix=matrix,
-        page=page,
-        columns=columns,
-        sections=sections(make_rows(columns), full=False),
-        failures=page.failures,
-        skips=[
-            (reason, count, on_kernels(labels, columns))
-            for reason, count, labels in skips_by_kernels(columns)
-        ],
-        troubled=[column for column in columns if page.troubled(column)],
-        nowhere=[(short_name(result.nodeid), result.details) for result in ran_nowhere(columns)],
-        total=tally([result for column in columns for result in column.results]),
-        summary=str(summary_line(matrix)),
-        version=testbed.__version__,
+    return (
+        templates("testbed.matrix")
+        .get_template("matrix.html.j2")
+        .render(
+            matrix=matrix,
+            page=page,
+            columns=columns,
+            sections=sections(make_rows(columns), full=False),
+            failures=page.failures,
+            skips=[
+                (reason, count, on_kernels(labels, columns))
+                for reason, count, labels in skips_by_kernels(columns)
+            ],
+            troubled=[column for column in columns if page.troubled(column)],
+            nowhere=[(short_name(result.nodeid), result.details) for result in ran_nowhere(columns)],
+            total=tally([result for column in columns for result in column.results]),
+            summary=str(summary_line(matrix)),
+            version=testbed.__version__,
+        )
     )
 
 

@@ -8,9 +8,9 @@ from pathlib import PurePosixPath
 
 from testbed.guest.state import GuestState
 from testbed.matrix.model import CellResult, MatrixResult
-from testbed.matrix.printable import printable
 from testbed.matrix.rows import tally
 from testbed.report.results import Result, short_name
+from testbed.report.shown import printable
 
 _ELEMENTS = {"failed": "failure", "error": "error", "skipped": "skipped"}
 

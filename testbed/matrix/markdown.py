@@ -9,9 +9,9 @@ from testbed.guest.state import GuestState
 from testbed.matrix.details import failures_by_kernels, on_kernels, skips_by_kernels, summary_line
 from testbed.matrix.model import CellResult, MatrixResult
 from testbed.matrix.outcome import exit_code
-from testbed.matrix.printable import printable
 from testbed.matrix.rows import Row, make_rows, ran_nowhere, state_words, tally
 from testbed.report.results import short_name
+from testbed.report.shown import printable
 
 _MOST_ROWS = 100
 _MOST_FAILURES = 20

@@ -8,17 +8,29 @@ from pathlib import Path
 from testbed.bpf.elf.clang import compile_object
 from testbed.bpf.own_program import compiled_name
 from testbed.data import data_dir
+from testbed.gates.program import gate_sources
 from testbed.kernels.cache import add_entry, cache_dir, locked, used
 from testbed.kmesh.reference import build_reference
 from testbed.lab.impatience import impatience_sources
+from testbed.lab.redirect import redirect_sources
+from testbed.observe.own_object import object_sources
 from testbed.observe.tap import tap_sources
 
 _ROOM = "objects"
+_OURS = (
+    tap_sources(True),
+    tap_sources(False),
+    impatience_sources(),
+    redirect_sources(),
+    gate_sources(),
+    object_sources("capture"),
+    object_sources("states"),
+)
 
 
 def own_objects() -> dict[str, bytes]:
-    """The tap (for kernels with and without network namespace cookies), the impatient program and the
-    reference, by the names that they have in the data directory ``objects``.
+    """The tap (for kernels with and without network namespace cookies), all else that is our own, and
+    the reference, by the names that they have in the data directory ``objects``.
 
     They are kept by the content of ``bpf/``. `ProgramError` when one does not compile.
     """
@@ -33,7 +45,7 @@ def own_objects() -> dict[str, bytes]:
 
 def _compile(folder: Path) -> None:
     build_reference(folder)
-    for sources in (tap_sources(True), tap_sources(False), impatience_sources()):
+    for sources in _OURS:
         for source in sources.sources:
             compile_object(source, sources.include, folder / compiled_name(source, sources), sources.defines)
 

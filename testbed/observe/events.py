@@ -18,7 +18,7 @@ class Kind(StrEnum):
     """What an event is."""
 
     CALL = "call"
-    """A system call that the test made on a socket; its time is when it began, ``took_ns`` how long it took."""
+    """A system call that the test made on a socket; its time is when it began, ``took_ns`` its duration."""
     CALLBACK = "callback"
     """A sockops callback, as the tap saw it: after the program under test."""
     SEGMENT = "segment"
@@ -39,7 +39,8 @@ class Event:
 
     ``text`` is what a person reads: ``connect() → 0``, ``SYN seq 0``, ``OUTBOUND/ESTABLISHED …``. ``host``
     is whose it is, None where nobody knows; ``to`` is the host at the other end of the link, of a
-    segment. ``connection`` runs client to server. ``details`` are the same things as values.
+    segment. ``connection`` runs client to server. ``details`` are the same things as values; ``back`` is
+    among them where a segment goes from the server to the client, or a callback is of the server's socket.
     """
 
     time_ns: int
@@ -50,6 +51,9 @@ class Event:
     cookie: int | None = None
     connection: ConnTuple | None = None
     details: dict[str, Scalar] = field(default_factory=dict)
+
+
+Events = tuple[Event, ...]  # a class with a field `tuple` cannot say so itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +68,15 @@ class ConnectionStory:
     tuple: ConnTuple
     client: str | None
     server: str | None
-    events: tuple[Event, ...]
+    events: Events
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Something that is not as it should be: ``kind`` in words that tests share, ``expected`` and ``seen`` in full.
+    """Something that is not as it should be: ``kind`` in words that tests share, the others in full.
 
-    ``host`` and ``link`` (the two hosts) are where, if that is known: the picture marks them.
+    ``host`` and ``link`` (the two hosts) are where, if that is known: the picture marks them. ``time_ns``
+    is when it should have been otherwise.
     """
 
     kind: str
@@ -80,6 +85,7 @@ class Difference:
     connection: ConnTuple | None = None
     host: str | None = None
     link: tuple[str, str] | None = None
+    time_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

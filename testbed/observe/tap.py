@@ -108,6 +108,11 @@ class Tap(Sequence[Callback], Closing):
                 if int(made.flags) & _STATE:
                     self._last_watched[made.cookie] = made
 
+    def taken(self) -> int:
+        """How many callbacks there are, whether any was lost or not."""
+        self._take_in()
+        return len(self._callbacks)
+
     def read(self) -> None:
         """Takes in what has come."""
         self._take_in()
@@ -167,6 +172,17 @@ class Tap(Sequence[Callback], Closing):
     def __iter__(self) -> Iterator[Callback]:
         self.read()
         return iter(list(self._callbacks))
+
+    def forget(self) -> None:
+        """Lets go of what was recorded so far, and of what was lost, for who keeps count himself."""
+        self._lost_before += self._lost()
+        self._callbacks.clear()
+        self._last_watched.clear()
+
+    def abandon(self) -> None:
+        """Leaves the program attached, for a child that was forked to detach; nothing more is read here."""
+        self._closed = True
+        self._undo.pop_all()
 
     def close(self) -> None:
         """Detaches; what was recorded stays readable through `story`."""

@@ -17,13 +17,13 @@ from testbed.kmesh.records import Storage as StorageValue
 from testbed.lab.bench import Bench
 from testbed.lab.family import Family
 from testbed.lab.lab import Lab
-from testbed.lab.topology import load_topology
 from testbed.pressure import maps as map_facts
 from testbed.pressure.consumer import EVERY_S, RINGS, Consumer, promptly
 from testbed.pressure.driver import Slice, Storage, Workers
 from testbed.pressure.maps import Strangers
 from testbed.pressure.result import MapResult, Request, Result, RingResult, Verdicts
 from testbed.pressure.subject import Pressed
+from testbed.topology.load import load_topology
 
 Progress = Callable[[int], None]
 _SLICE = 2500  # connections, at most, unless more are to be open at a time

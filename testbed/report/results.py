@@ -11,6 +11,7 @@ import pytest
 
 from testbed.errors import ExitCode, TestbedError
 from testbed.report.about import SETUP_ERROR, STORY, VIOLATED, About, about, sent_along
+from testbed.report.recording import CAPSULE, HELD, KEPT_RUN, STORY_SECTION
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,9 @@ class Collector:
         self.stories: dict[str, object] = {}
         self.items: list[tuple[str, About]] = []
         self.collection_errors: list[str] = []
+        self.capsules: list[str] = []
+        self.kept: Path | None = None
+        self.held = ""
         self.fatal: TestbedError | None = None
         self._session: pytest.Session | None = None
 
@@ -47,6 +51,9 @@ class Collector:
         reporter = config.pluginmanager.getplugin("terminalreporter")
         if reporter is not None:
             config.pluginmanager.unregister(reporter)
+
+    def pytest_unconfigure(self, config: pytest.Config) -> None:
+        self.kept = config.stash.get(KEPT_RUN, None)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self.items = [(item.nodeid, about(item)) for item in session.items]
@@ -64,6 +71,9 @@ class Collector:
             self.fatal.exit_code = ExitCode(code)
             assert self._session is not None, "reports come within a session"
             self._session.shouldstop = "nothing can be run"
+        self.held = self.held or str(properties.get(HELD, ""))
+        if CAPSULE in properties:
+            self.capsules.append(str(properties[CAPSULE]))
         if STORY in properties:
             self.stories[report.nodeid] = properties[STORY]
         outcome: str = report.outcome
@@ -98,7 +108,7 @@ def _details(report: pytest.TestReport) -> str:
     if report.skipped and isinstance(report.longrepr, tuple):
         return report.longrepr[2].removeprefix("Skipped: ")
     parts = [_text(report)]
-    parts += [text for name, text in report.sections if name == "sockops callbacks"]
+    parts += [text for name, text in report.sections if name in {"sockops callbacks", STORY_SECTION}]
     return "\n".join(parts)
 
 

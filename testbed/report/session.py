@@ -13,7 +13,13 @@ import testbed.kmesh.scenarios
 
 SCENARIOS = Path(testbed.kmesh.scenarios.__file__).parent
 _PRINTED_NAME = re.compile(r"(\w+)::([\w\[\]-]+)")
-_PLUGINS = ("testbed.pytest_plugin", "testbed.pytest_objects", "testbed.report.about")
+_PLUGINS = (
+    "testbed.pytest_plugin",
+    "testbed.pytest_objects",
+    "testbed.pytest_lab",
+    "testbed.pytest_record",
+    "testbed.report.about",
+)
 # Of no use to the scenarios, and most of them at work around each.
 _WITHOUT = (
     "cacheprovider",
@@ -39,6 +45,11 @@ class Selection:
     objects: tuple[Path, ...] = ()
     tail_calls: tuple[str, ...] = ()
     inner_maps: tuple[str, ...] = ()
+    record: str = "off"
+    hold: bool = False
+    run: Path | None = None
+    capsule: Path | None = None
+    under_test: str = ""
 
     def arguments(self) -> list[str]:
         """Those of pytest, which runs elsewhere: files are named by their whole paths."""
@@ -52,6 +63,10 @@ class Selection:
             words += ["-k", _PRINTED_NAME.sub(r"(\1 and \2)", self.expression)]
         if self.abi:
             words += ["--abi", str(Path(self.abi).resolve()) if Path(self.abi).is_file() else self.abi]
+        words += ["--record", self.record, *(["--under-test", self.under_test] if self.under_test else [])]
+        words += ["--hold-on-fail"] if self.hold else []
+        for option, path in (("--run", self.run), ("--capsule", self.capsule)):
+            words += [option, str(path.resolve())] if path is not None else []
         words += _each("--object", [str(path.resolve()) for path in self.objects])
         words += _each("--tail-call", self.tail_calls)
         return words + _each("--inner-map", self.inner_maps)

@@ -233,7 +233,7 @@ from testbed.bpf.elf.program_sets import load_objects
 from testbed.bpf.elf.loader import ObjectLoader
 from testbed.lab.bench import Bench
 from testbed.lab.lab import Lab
-from testbed.lab.topology import load_topology
+from testbed.topology.load import load_topology
 from tests.e2e.test_attach import target
 loader = ObjectLoader()
 loaded = load_objects(loader, [Path(sys.argv[1])])

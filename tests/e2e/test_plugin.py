@@ -51,10 +51,17 @@ def test_a_failure_names_what_was_awaited_seen_and_fired(tmp_path: Path) -> None
     assert "server   PASSIVE_ESTABLISHED [fd77::2]:" in done.stdout
 
 
-def test_any_failure_shows_the_callbacks(tmp_path: Path) -> None:
+def test_any_failure_tells_the_story(tmp_path: Path) -> None:
     done = pytest_in(
         tmp_path, "def test_it(pair):\n    with pair.connect():\n        assert False\n", "--family", "v4"
     )
+    assert "story" in done.stdout
+    assert "◆ ACTIVE_ESTABLISHED" in done.stdout
+
+
+def test_without_recording_it_shows_the_callbacks(tmp_path: Path) -> None:
+    text = "def test_it(pair):\n    with pair.connect():\n        assert False\n"
+    done = pytest_in(tmp_path, text, "--family", "v4", "--record", "off")
     assert "sockops callbacks" in done.stdout
     assert "client   ACTIVE_ESTABLISHED 10.77.0.1:" in done.stdout
 
@@ -107,7 +114,7 @@ def test_a_setup_error_is_one_message(tmp_path: Path) -> None:
     text = "import pytest\n@pytest.mark.topology('nowhere')\ndef test_it(lab):\n    pass\n"
     done = pytest_in(tmp_path, text)
     assert done.returncode == 1
-    assert "nowhere.yaml: there is no such file" in done.stdout
+    assert "nowhere.yaml: there is no topology of this name" in done.stdout
     assert "Traceback" not in done.stdout
     assert "def " not in done.stdout
 
@@ -115,7 +122,8 @@ def test_a_setup_error_is_one_message(tmp_path: Path) -> None:
 def test_importing_the_plugin_is_cheap() -> None:
     """It is imported in every run of pytest: nothing heavy may come with it."""
     code = (
-        "import sys, pytest; before = set(sys.modules); import testbed.pytest_plugin;"
+        "import sys, pytest; before = set(sys.modules);"
+        "import testbed.pytest_lab, testbed.pytest_objects, testbed.pytest_plugin, testbed.pytest_record;"
         "print(sorted(name.partition('.')[0] for name in set(sys.modules) - before))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -11,9 +11,10 @@ from testbed.lab.bench import Bench
 from testbed.lab.family import Family
 from testbed.lab.lab import Lab
 from testbed.lab.pair import Pair
-from testbed.lab.topology import load_topology
 from testbed.observe.callbacks import CallbackFlag, Op
+from testbed.observe.recorder import Recorder
 from testbed.observe.tap import Tap, TapProgram
+from testbed.topology.load import load_topology
 
 
 def test_callbacks_of_a_connection(pair: Pair, tap: Tap) -> None:
@@ -68,8 +69,9 @@ def test_a_callback_of_a_newer_kernel_has_a_number() -> None:
     assert (Op(99).name, int(Op(99))) == ("OP_99", 99)
 
 
-def test_a_full_ring_is_an_error(pair: Pair, tap: Tap) -> None:
+def test_a_full_ring_is_an_error(pair: Pair, tap: Tap, recorder: Recorder) -> None:
     """1 MiB holds about 7,700 callbacks; nobody reads while more than that come."""
+    recorder.close()
     with pair.listen() as listener:
         for _ in range(1300):
             pair.connect(listener=listener).close()

@@ -17,8 +17,9 @@ from testbed.kmesh.profile import Profile
 from testbed.lab.bench import Bench
 from testbed.lab.family import Family
 from testbed.lab.lab import Lab
-from testbed.lab.topology import Topology, load_topology
 from testbed.observe.tap import TapProgram
+from testbed.topology.load import load_topology
+from testbed.topology.model import Topology
 
 TOPOLOGY = "triangle"
 EXEMPTING: tuple[Literal["node_ip", "pod_gateway"], ...] = ("node_ip", "pod_gateway")

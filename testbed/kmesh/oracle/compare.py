@@ -9,11 +9,12 @@ from typing import TypeVar
 
 from testbed.kmesh.abi import Direction
 from testbed.kmesh.oracle.fields import compare
-from testbed.kmesh.oracle.model import ExpectedRecord, Model, Socket
+from testbed.kmesh.oracle.model import ExpectedRecord, Model, Socket, local_to_remote
 from testbed.kmesh.records import AuthRequest, ObserveRecord, Storage
 from testbed.kmesh.views import ManagedSet, SockhashKeys, VerdictMap
 from testbed.lab.family import ConnTuple
 from testbed.observe.callbacks import Callback, CallbackFlag
+from testbed.observe.events import Difference
 
 K = TypeVar("K", bound=Hashable)
 _Side = tuple[ConnTuple, Direction]
@@ -24,16 +25,34 @@ class Violation:
     """One thing that the contract forbids: the invariant, of which connection, and the words.
 
     ``kinds`` are what it has in common with others, in a few words each: by these they are counted.
+    ``expected`` and ``seen`` are the words in two, for who shows them side by side; ``concerns`` is the
+    connection where the words name none, or name it themselves; ``callback`` is where it went wrong.
     """
 
     invariant: str
     connection: ConnTuple | None
     words: str
     kinds: tuple[str, ...]
+    expected: str = ""
+    seen: str = ""
+    concerns: ConnTuple | None = None
+    callback: Callback | None = None
 
     def __str__(self) -> str:
         of = f" of {self.connection}" if self.connection is not None else ""
         return f"{self.invariant}{of}: {self.words}"
+
+    def difference(self) -> Difference:
+        """The same for a story."""
+        callback = self.callback
+        return Difference(
+            ", ".join(self.kinds),
+            self.expected,
+            self.seen or self.words,
+            connection=self.connection or self.concerns,
+            host=callback.host if callback is not None else None,
+            time_ns=callback.time_ns if callback is not None else None,
+        )
 
 
 def _name(record: ExpectedRecord | ObserveRecord) -> str:
@@ -84,7 +103,11 @@ def _differences(expected: ExpectedRecord, seen: ObserveRecord) -> Iterator[Viol
         lines = "\n".join(f"    {each}" for each in fields)
         kinds = tuple(f"{expected.direction.name} record: {each.name}" for each in fields if not each.kept)
         words = f"{_name(expected)} has a wrong {wrong}\n{lines}"
-        yield Violation("record", expected.tuple, words, kinds)
+        wanted = "\n".join(f"{each.name} {each.expected()}" for each in fields if not each.kept)
+        come = "\n".join(f"{each.name} {each.seen()}" for each in fields if not each.kept)
+        named = _name(expected)
+        told = f"{named}\n{wanted}", f"{named}\n{come}"
+        yield Violation("record", expected.tuple, words, kinds, *told, callback=expected.callback)
 
 
 def _unmatched(missing: list[ExpectedRecord], strange: list[ObserveRecord]) -> Iterator[Violation]:
@@ -96,10 +119,13 @@ def _unmatched(missing: list[ExpectedRecord], strange: list[ObserveRecord]) -> I
             yield from _differences(each, fitting[0])
         else:
             words = f"{_name(each)} is missing; it was due in: {each.callback}"
-            yield Violation("record", each.tuple, words, (f"{_name(each)} record: missing",))
+            kinds = (f"{_name(each)} record: missing",)
+            told = f"a record {_name(each)}", "none"
+            yield Violation("record", each.tuple, words, kinds, *told, callback=each.callback)
     for record in strange:
         words = f"nothing called for this one, or not again: {record}"
-        yield Violation("record", record.tuple, words, (f"{_name(record)} record: not called for",))
+        kinds = (f"{_name(record)} record: not called for",)
+        yield Violation("record", record.tuple, words, kinds, f"no record {_name(record)}", str(record))
 
 
 def requests(
@@ -107,15 +133,22 @@ def requests(
 ) -> Iterator[Violation]:
     """One for each connection accepted on a managed address, its unused bytes zero."""
     wanted, come = Counter(one for one, _ in expected), Counter(request.tuple for request in seen)
+    due = dict(expected)
     for connection in (wanted - come).elements():
-        yield Violation("request", connection, "user space was not asked", ("request: missing",))
+        kinds = ("request: missing",)
+        told = "an authorization request", "none"
+        words = "user space was not asked"
+        yield Violation("request", connection, words, kinds, *told, callback=due[connection])
     for connection in (come - wanted).elements():
-        words = "nothing called for it, or not again"
-        yield Violation("request", connection, words, ("request: not called for",))
+        words, kinds = "nothing called for it, or not again", ("request: not called for",)
+        yield Violation(
+            "request", connection, words, kinds, "no authorization request", f"one of {connection}"
+        )
     for request in seen:
         if request.stale:
             words = f"unused bytes are not zero: {request.stale}"
-            yield Violation("request", request.tuple, words, ("request: unused bytes",))
+            kinds = ("request: unused bytes",)
+            yield Violation("request", request.tuple, words, kinds, "unused bytes zero", request.stale)
 
 
 def flags(watched: Iterable[tuple[Callback, bool]]) -> Iterator[Violation]:
@@ -125,7 +158,10 @@ def flags(watched: Iterable[tuple[Callback, bool]]) -> Iterator[Violation]:
         if callback.flags != wanted:
             told = [flags.name or "none" for flags in (wanted, callback.flags)]
             words = f"expected {told[0]}, seen {told[1]} after: {callback}"
-            yield Violation("flags", None, words, (f"flags: {told[1]}, not {told[0]}",))
+            kinds = (f"flags: {told[1]}, not {told[0]}",)
+            both = f"callback flags {told[0]}", f"{told[1]} after {callback}"
+            concerns = local_to_remote(callback)
+            yield Violation("flags", None, words, kinds, *both, concerns=concerns, callback=callback)
 
 
 def _mappings(what: str, expected: Mapping[K, object], seen: Mapping[K, object]) -> Iterator[Violation]:
@@ -135,7 +171,11 @@ def _mappings(what: str, expected: Mapping[K, object], seen: Mapping[K, object])
             kind = f"{what}: " + (
                 "missing" if key not in seen else "left" if key not in expected else "value"
             )
-            yield Violation(what, None, f"{key}: expected {told[0]}, seen {told[1]}", (kind,))
+            concerns = key if isinstance(key, ConnTuple) else None
+            words = f"{key}: expected {told[0]}, seen {told[1]}"
+            yield Violation(
+                what, None, words, (kind,), f"{what}: {key}: {told[0]}", f"{what}: {key}: {told[1]}", concerns
+            )
 
 
 def managed(model: Model, seen: ManagedSet) -> Iterator[Violation]:
@@ -180,7 +220,8 @@ def sockhash(expected: set[ConnTuple], unsure: set[ConnTuple], seen: SockhashKey
     """The sockets via a waypoint that are still open, by their own tuple; ``unsure`` ones may be there."""
     there = set(seen)
     for connection in expected - there:
-        yield Violation("sockhash", connection, "the socket is not in it", ("sockhash: missing",))
+        words, kinds = "the socket is not in it", ("sockhash: missing",)
+        yield Violation("sockhash", connection, words, kinds, "the socket in the sockhash", "not in it")
     for connection in there - expected - unsure:
-        words = "there is no such socket via a waypoint"
-        yield Violation("sockhash", connection, words, ("sockhash: left",))
+        words, kinds = "there is no such socket via a waypoint", ("sockhash: left",)
+        yield Violation("sockhash", connection, words, kinds, "no such key in the sockhash", str(connection))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from testbed.kmesh.abi import Verdict
@@ -72,28 +73,39 @@ class Entry:
 
 
 class Ledger:
-    """The entries so far, in the order in which they were done."""
+    """The entries so far, in the order in which they were done.
+
+    ``around`` is called before each change of a map (False) and after it (True: user space did it).
+    """
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
+        self.around: Callable[[bool], None] | None = None
 
     def entry(self, action: Action) -> _Doing:
         """Around the doing of it. What raises was not done and is not entered."""
-        return _Doing(self.entries, action)
+        return _Doing(self.entries, action, None if isinstance(action, Connecting) else self.around)
 
 
 class _Doing:
     """A context manager; no `contextmanager`, which takes longer than most of what is done in it."""
 
-    __slots__ = ("_action", "_begun", "_entries")
+    __slots__ = ("_action", "_around", "_begun", "_entries")
 
-    def __init__(self, entries: list[Entry], action: Action) -> None:
+    def __init__(
+        self, entries: list[Entry], action: Action, around: Callable[[bool], None] | None = None
+    ) -> None:
         self._entries = entries
         self._action = action
+        self._around = around
 
     def __enter__(self) -> None:
+        if self._around is not None:
+            self._around(False)
         self._begun = time.monotonic_ns()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self._entries.append(Entry(self._action, self._begun, time.monotonic_ns()))
+            if self._around is not None:
+                self._around(True)

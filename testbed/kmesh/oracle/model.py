@@ -1,7 +1,7 @@
 """The contract as a plain Python program: fed with what happened, it says what must come of it.
 
-It never looks at the program under test. What it is fed are the kernel's callbacks (by the tap) and
-what user space did (by the ledger), in the order of their times.
+It never looks at the program under test. What it is fed are the kernel's callbacks (by the tap), what
+user space did (by the ledger) and whose connects were redirected, in the order of their times.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from testbed.kmesh.oracle.ledger import (
 from testbed.kmesh.profile import Control
 from testbed.kmesh.records import Destination
 from testbed.lab.family import Address, ConnTuple
+from testbed.lab.redirect import Redirect
 from testbed.observe.callbacks import Callback, Op
 
 
@@ -74,6 +75,7 @@ class Socket:
     asked_for: Destination | None = None
     begun_ns: int = 0
     is_noted: bool = False
+    redirected: Redirect | None = None
     syn_ns: int = 0
     last_ns: int = 0
     direction: Direction | None = None
@@ -137,6 +139,10 @@ class Model:
                 sock = self._socket(cookie)
                 sock.asked_for, sock.begun_ns, sock.is_noted = destination, begun_ns, True
 
+    def redirect(self, each: Redirect) -> None:
+        """What a connect() was made of, on its way from the connect hooks to the SYN."""
+        self._socket(each.cookie).redirected = each
+
     def callback(self, each: Callback) -> None:
         """What the kernel called back."""
         sock = self._socket(each.cookie)
@@ -153,8 +159,8 @@ class Model:
     def _connect(self, each: Callback, sock: Socket) -> None:
         sock.syn_ns = each.time_ns
         if not sock.is_noted:  # connected by the test's own means
-            sock.asked_for, sock.begun_ns = (each.remote, each.remote_port), 0
-        sock.is_noted = False
+            sock.asked_for, sock.begun_ns = _asked_for(each, sock), 0
+        sock.is_noted, sock.redirected = False, None
         if each.family in self.rules.stores:
             sock.stored = True
             sock.must_store = self.is_managed(each.local)
@@ -235,6 +241,12 @@ class Model:
                 certain,
             )
         )
+
+
+def _asked_for(each: Callback, sock: Socket) -> Destination:
+    """Where a SYN goes, unless it was redirected there."""
+    remote = (each.remote, each.remote_port)
+    return sock.redirected.asked_for if sock.redirected and sock.redirected.to == remote else remote
 
 
 def local_to_remote(each: Callback) -> ConnTuple:

@@ -8,6 +8,7 @@ They are joined by the socket's cookie, and by the connection's tuple where a re
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ from testbed.kmesh.oracle.compare import Violation
 from testbed.kmesh.oracle.ledger import Connecting, Entry
 from testbed.kmesh.oracle.model import Model, Rules, local_to_remote
 from testbed.lab.family import ConnTuple
+from testbed.lab.redirect import Redirect, Redirected
+from testbed.lab.wait import DEADLINE_S
 from testbed.observe.callbacks import Callback, Op
 from testbed.observe.tap import Tap
 
@@ -32,13 +35,17 @@ _A_CALLBACK_NS = 5_000
 
 
 class ContractViolation(AssertionError):
-    """The program did not keep the contract. Every violation is told, field by field."""
+    """The program did not keep the contract. Every violation is told, field by field.
+
+    ``told`` is that without the callbacks, for who tells the whole story instead.
+    """
 
     def __init__(self, violations: Sequence[Violation], story: str = "") -> None:
         self.violations = tuple(violations)
         self.kinds = tuple(dict.fromkeys(kind for each in violations for kind in each.kinds))
         heading = "the contract was not kept" + (f", {len(violations)} times" if len(violations) > 1 else "")
-        super().__init__("\n".join([f"{heading}:", *map(str, violations), *filter(None, [story])]))
+        self.told = "\n".join([f"{heading}:", *map(str, violations)])
+        super().__init__("\n".join([self.told, *filter(None, [story])]))
 
 
 class Oracle:
@@ -55,10 +62,22 @@ class Oracle:
         self._excused.add(kind)
 
     def check(self) -> None:
-        """Waits until the lab is at rest, then compares. `ContractViolation` tells every difference."""
-        if found := self.violations(self._mesh.lab.settle()):
-            concerned = {each.connection for each in found if each.connection is not None}
-            raise ContractViolation(found, self._tap.story(lambda each: _is_of(each, concerned)))
+        """Waits until the lab is at rest, then compares. `ContractViolation` tells every difference.
+
+        A process on a host may go on while it is compared: what was found then is nothing to go by.
+        """
+        before, end = None, time.monotonic() + DEADLINE_S
+        while (world := self._world()) != before and (before is None or time.monotonic() < end):
+            before = world
+            if not (found := self.violations(world[1])):
+                return
+        concerned = {each.connection for each in found if each.connection is not None}
+        raise ContractViolation(found, self._tap.story(lambda each: _is_of(each, concerned)))
+
+    def _world(self) -> tuple[int, list[TcpSocket]]:
+        """How many callbacks there have been, and the TCP sockets, at rest."""
+        there = self._mesh.lab.settle()
+        return len(self._tap), there
 
     def violations(self, there: Sequence[TcpSocket] | None = None) -> list[Violation]:
         """What is not as the contract says, now; ``there`` are the lab's TCP sockets, if they are known.
@@ -82,17 +101,25 @@ class Oracle:
         """The model, fed with the callbacks and the ledger; an entry counts from when it was ``order``."""
         model = Model(self._rules)
         late = _A_CALLBACK_NS if order == "seen late" else 0
-        happened: list[tuple[int, int, Entry | Callback]] = [
+        happened: list[tuple[int, int, Entry | Callback | Redirect]] = [
             (entry.begun_ns if order == "begun" or _is_first(entry) else entry.done_ns + late, number, entry)
             for number, entry in enumerate(self._mesh.ledger.entries)
         ]
         happened += [(each.time_ns, number, each) for number, each in enumerate(callbacks)]
+        happened += [(each.time_ns, number, each) for number, each in enumerate(self._redirects())]
         for _, _, what in sorted(happened, key=lambda one: one[:2]):
             if isinstance(what, Entry):
                 model.act(what.action, what.begun_ns)
+            elif isinstance(what, Redirect):
+                model.redirect(what)
             else:
                 model.callback(what)
         return model
+
+    def _redirects(self) -> Iterator[Redirect]:
+        for witness in self._mesh.lab.witnesses:
+            if isinstance(witness, Redirected):
+                yield from witness
 
     def _compare(self, model: Model, there: Sequence[TcpSocket]) -> list[Violation]:
         mesh = self._mesh

@@ -1,0 +1,113 @@
+"""Starting a keeper from a command, and ending one."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NoReturn
+
+from testbed.deadlines import scaled
+from testbed.errors import TestbedError
+from testbed.keeper.kept import Kept
+from testbed.keeper.process import be_keeper, hear, take_name, write_to
+from testbed.keeper.registry import Record, living, survey, taken
+from testbed.keeper.server import Stop, Stopped
+from testbed.keeper.setup import Plan, bring_up
+from testbed.kernel.cgroup import await_end, cgroup_root
+from testbed.kernel.ownership import reap
+from testbed.kernel.syscalls import die_with_parent, pidfd_send_signal
+from testbed.logs import save_log
+
+END_DEADLINE_S = scaled(15.0)
+
+
+def start(plan: Plan) -> Any:
+    """Brings a lab up in a process of its own, and returns when it is ready: what `About` is answered with.
+
+    `UsageError` when the name is taken. Whatever keeps it from coming up is raised here, and nothing of
+    it is left; so it is when this is interrupted.
+    """
+    if (owner := living(plan.name)) is not None:
+        raise taken(owner)
+    log = save_log(f"keeper-{plan.name}", "")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    parent = os.getpid()
+    with ExitStack() as stack:
+        readable, writable = os.pipe2(os.O_CLOEXEC)
+        stack.callback(os.close, readable)
+        pid = os.fork()
+        if pid == 0:
+            _keep(plan, log, writable, parent)
+        os.close(writable)
+        pidfd = os.pidfd_open(pid)
+        stack.callback(os.close, pidfd)
+        try:
+            return hear(readable, plan.name, log)
+        except BaseException:
+            end(pidfd, plan.name)
+            os.waitpid(pid, 0)
+            raise
+
+
+def _keep(plan: Plan, log: Path, tell: int, parent: int) -> NoReturn:
+    def keep(stop: Stop, stack: ExitStack) -> Kept:
+        os.setsid()
+        write_to(log)
+        die_with_parent(signal.SIGTERM)  # until the lab is ready: then nobody needs it who asked for it
+        if os.getppid() != parent:
+            raise Stopped
+        take_name(plan.name, plan.origin, stack)
+        kept = stack.enter_context(bring_up(plan, log, stop.check))
+        os.chdir("/")  # paths are relative until here
+        die_with_parent(0)
+        gc.freeze()
+        return kept
+
+    os.closerange(3, tell)
+    os.closerange(tell + 1, os.sysconf("SC_OPEN_MAX"))
+    be_keeper(plan.name, log, tell, keep)
+
+
+def end(pidfd: int, name: str) -> None:
+    """Ends a keeper, and with it its lab. One that does not end in time is killed."""
+    try:
+        pidfd_send_signal(pidfd, signal.SIGTERM)
+    except ProcessLookupError:
+        return
+    if await_end(pidfd, time.monotonic() + END_DEADLINE_S):
+        return
+    pidfd_send_signal(pidfd, signal.SIGKILL)
+    if not await_end(pidfd, time.monotonic() + END_DEADLINE_S):
+        raise TestbedError(
+            f"end the keeper of {name}",
+            f"it lives on {END_DEADLINE_S:.0f} s after SIGKILL",
+            "see /proc/PID/stack",
+        )
+    sweep()
+
+
+def take_down(record: Record) -> None:
+    """Takes a lab down; returns when it is gone."""
+    try:
+        pidfd = os.pidfd_open(record.pid)
+    except ProcessLookupError:
+        return
+    with ExitStack() as stack:
+        stack.callback(os.close, pidfd)
+        if living(record.name) == record:  # so the number is still its keeper's
+            end(pidfd, record.name)
+
+
+def sweep() -> list[Record]:
+    """Removes what dead keepers left: records, sockets, cgroups with who is in them. Returns the records."""
+    _, dead = survey()
+    if dead:
+        with cgroup_root() as root:
+            reap(root, strict=False)
+    return dead

@@ -1,0 +1,1 @@
+"""What a lab consists of: hosts, links, addresses, read from YAML or built in Python."""

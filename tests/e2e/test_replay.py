@@ -1,0 +1,293 @@
+"""A capsule runs its scenario again: with a broken set it fails, with a good one not. And who may see it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from testbed.bpf.elf.clang import compile_objects
+from testbed.capsule.collect import collect, current_sources, write_capsule
+from testbed.capsule.contents import read_capsule
+from testbed.capsule.debug_paths import without_paths
+from testbed.capsule.model import Material, Scenario
+from testbed.lab.wait import eventually
+from testbed.runs.archive import pack
+from testbed.runs.model import info_now
+from tests.conftest import ROOT, Run
+from tests.e2e.test_cli import NOBODY
+from tests.machine import cgroups_of
+from tests.stories import failed
+
+NODEID = "test_4_close.py::test_exactly_four_records_and_one_request[v4]"
+BROKEN_LINE = ("sockops.c", "\twatch_state(skops);\n", "")  # nobody is told of the client's close
+Objects = tuple[tuple[str, bytes], ...]
+Edit = Callable[[str, str, str], Path]
+
+
+def material(nodeid: str = NODEID, objects: Objects = (), **scenario: object) -> Material:
+    chosen = Scenario(nodeid, **{"family": "v4", **scenario})  # type: ignore[arg-type]
+    return Material(failed(), chosen, info_now(["testbed", "check"], "the set"), objects=objects)
+
+
+def broken_sources() -> dict[str, bytes]:
+    name, old, new = BROKEN_LINE
+    sources = current_sources()
+    assert old.encode() in sources[name], "the line that is to be broken is no more"
+    return {**sources, name: sources[name].replace(old.encode(), new.encode(), 1)}
+
+
+def built(folder: Path, sources: dict[str, bytes]) -> Objects:
+    root = folder / "bpf"
+    for name, data in sources.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    programs = [root / f"{name}.c" for name in ("sockops", "connect", "sendmsg")]
+    objects = compile_objects(programs, (root / "include",), folder / "objects")
+    return tuple((path.name, path.read_bytes()) for path in objects)
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A capsule with the objects of the broken set."""
+    folder = tmp_path_factory.mktemp("broken")
+    return write_capsule(folder, material(objects=built(folder, broken_sources())))
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A capsule with the sources as they are."""
+    return write_capsule(tmp_path_factory.mktemp("good"), material())
+
+
+def test_a_broken_set_fails_each_time(testbed_command: Run, broken: Path) -> None:
+    done = testbed_command("replay", str(broken), "--times", "20", "--yes")
+    assert done.returncode == 1, done.stderr
+    assert "20 of 20 failed (100.0 %, 95 % interval 83.9–100.0 %)" in done.stdout
+    assert re.search(r"^20 × ", done.stdout, re.MULTILINE), "they failed in more than one way"
+    assert re.search(r"^object    sockops.o  \d+ bytes, sha256 [0-9a-f]{64}$", done.stdout, re.MULTILINE)
+
+
+def test_a_good_set_never_fails(testbed_command: Run, good: Path) -> None:
+    done = testbed_command("replay", str(good), "--times", "50")  # it asks nothing: there is nothing foreign
+    assert done.returncode == 0, done.stderr
+    assert "0 of 50 failed (0.0 %, 95 % interval 0.0–7.1 %)" in done.stdout
+
+
+def test_changed_sources_are_compiled(testbed_command: Run, tmp_path: Path) -> None:
+    members = collect(material())
+    members |= {f"sources/{name}": data for name, data in broken_sources().items()}
+    file = tmp_path / "changed.capsule.zip"
+    file.write_bytes(pack(members))
+    done = testbed_command("replay", str(file), "--times", "3", "--yes", "--family", "v6")
+    assert done.returncode == 1, done.stderr
+    assert "source    bpf/sockops.c: differs from this testbed's" in done.stdout
+    assert "3 of 3 failed" in done.stdout
+
+
+def test_nobody_is_asked_where_there_is_no_terminal(testbed_command: Run, broken: Path) -> None:
+    done = testbed_command("replay", str(broken))
+    assert done.returncode == 2
+    assert "there is no terminal to ask at" in done.stderr
+    assert "--yes says that it may be done" in done.stderr
+
+
+@pytest.mark.parametrize(("answer", "code"), [("n", 2), ("y", 1)])
+def test_a_terminal_is_asked(broken: Path, answer: str, code: int) -> None:
+    ours, theirs = os.openpty()
+    try:
+        with subprocess.Popen(
+            [sys.executable, "-m", "testbed", "replay", broken, "--times", "1"],
+            cwd=ROOT,
+            stdin=theirs,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        ) as process:
+            os.write(ours, f"{answer}\n".encode())
+            said, _ = process.communicate(timeout=30)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert process.returncode == code, said
+    assert b"into the kernel? [y/N]" in said
+    assert (b"it was not agreed to; nothing has been run" in said) == (answer == "n")
+
+
+def test_json_is_for_programs(testbed_command: Run, broken: Path) -> None:
+    done = testbed_command("replay", str(broken), "--times", "2", "--yes", "--json")
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["runs"], told["failed"], told["share"]) == (1, 2, 2, 1.0)
+    assert [way["count"] for way in told["ways"]] == [2]
+    assert told["interval"][0] == pytest.approx(0.342, abs=0.001)
+
+
+def test_a_scenario_of_another_name(testbed_command: Run, tmp_path: Path) -> None:
+    file = write_capsule(tmp_path, material(NODEID.replace("exactly_four", "exactly_for")))
+    done = testbed_command("replay", str(file))
+    assert done.returncode == 2
+    assert "did you mean 4_close::exactly_four_records_and_one_request[v4]?" in done.stderr
+
+
+def test_it_needs_root(testbed_command: Run, good: Path) -> None:
+    public = Path("/tmp") / f"{os.getpid()}.capsule.zip"  # noqa: S108 (where nobody can read it)
+    public.write_bytes(good.read_bytes())
+    try:
+        done = testbed_command("replay", str(public), prefix=NOBODY)
+    finally:
+        public.unlink()
+    assert done.returncode == 3
+    assert "cannot replay a scenario: it needs root" in done.stderr
+
+
+OWN = """
+from testbed.kmesh.mesh import Mesh
+from testbed.lab.pair import Pair
+
+def test_mine(pair: Pair, mesh: Mesh) -> None:
+    with pair.connect():
+        pass
+    assert {}
+"""
+
+
+def test_a_test_of_ones_own_runs_from_the_file_given(testbed_command: Run, tmp_path: Path) -> None:
+    text = OWN.format("not 'carried'")
+    told = Scenario("tests/test_own.py::test_mine[v6]", shipped=False, family="v6")
+    made = Material(failed(), told, info_now(["pytest"], "the set"), test_text=text)
+    file = write_capsule(tmp_path, made)
+    assert read_capsule(file).test_text == text
+    refused = testbed_command("replay", str(file))
+    assert refused.returncode == 2
+    assert "test_own.py is a test of somebody's own" in refused.stderr
+    mine = tmp_path / "test_own.py"
+    mine.write_text(OWN.format("True"), encoding="utf-8")
+    done = testbed_command("replay", str(file), "--test", str(mine), "--times", "5")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "is not the file that the capsule was made with" in done.stdout.replace("\n", " ")
+    assert "0 of 5 failed" in done.stdout
+    mine.write_text(text, encoding="utf-8")
+    done = testbed_command("replay", str(file), "--test", str(mine), "--times", "5")
+    assert done.returncode == 1
+    assert "is not the file" not in done.stdout
+    assert "5 of 5 failed" in done.stdout
+
+
+def test_ctrl_c_tells_the_rate_so_far(good: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "testbed", "replay", good, "--times", "100000"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        eventually(
+            lambda: any(re.fullmatch(r"lab-[5-9]\d", path.name) for path in cgroups_of(process.pid)),
+            awaited="some runs",
+            deadline=20,
+        )
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate(timeout=20)
+    assert process.returncode == 130, errors
+    assert re.search(r"0 of \d+ failed \(0.0 %, 95 % interval 0.0–", out)
+    assert errors == "testbed: interrupted; what had been run is shown above\n"
+    assert not cgroups_of(process.pid)
+
+
+MAKE = """
+import sys
+from pathlib import Path
+from testbed.capsule.collect import write_capsule
+from testbed.capsule.machine import KernelMessages
+from tests.e2e.test_replay import built, broken_sources, material
+from dataclasses import replace
+
+folder = Path(sys.argv[1])
+made = material(objects=built(folder, broken_sources()))
+told = replace(made.story, message=f"{folder}/test_x.py:3: of secret-user at build-host-7")
+info = replace(made.info, arguments=("testbed", "check", "--object", str(folder / "x.o")))
+print(write_capsule(folder, replace(made, story=told, info=info, kernel_log=KernelMessages().lines())))
+"""
+SECRETS = ("secret-user", "hunter2", "build-host-7", "SECRET_TOKEN")
+
+
+def test_nothing_of_the_host_is_in_it(tmp_path: Path) -> None:
+    home = tmp_path / "home" / "secret-user"
+    home.mkdir(parents=True)
+    (tmp_path / "make.py").write_text(MAKE)
+    words = ["unshare", "--uts", "sh", "-c", 'hostname build-host-7 && exec "$@"', "sh"]
+    done = subprocess.run(
+        [*words, sys.executable, tmp_path / "make.py", home],
+        env={
+            **os.environ,
+            "HOME": str(home),
+            "USER": "secret-user",
+            "SECRET_TOKEN": "hunter2",
+            "PYTHONPATH": str(ROOT),
+        },
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    with zipfile.ZipFile(done.stdout.strip()) as archive:
+        for name in archive.namelist():
+            data = archive.read(name)
+            for secret in (*SECRETS, str(tmp_path)):
+                assert secret.encode() not in data, f"{secret} is in {name}"
+    assert read_capsule(Path(done.stdout.strip())).story.message == "test_x.py:3: of USER at HOST"
+
+
+def test_objects_work_as_before_without_their_paths(tmp_path: Path) -> None:
+    """What is blotted out is read by nobody: the code and its types are the same bytes."""
+    objects = built(tmp_path, current_sources())
+    for name, data in objects:
+        clean = without_paths(data)
+        assert str(tmp_path).encode() in data
+        assert str(tmp_path).encode() not in clean, name
+        assert len(clean) == len(data)
+        changed = sum(one != other for one, other in zip(data, clean, strict=True))
+        assert changed < 40 * len(str(tmp_path)), "more than paths was changed"
+
+
+def test_from_a_failed_check_to_its_replay(
+    testbed_command: Run, edited_checkout: Edit, tmp_path: Path
+) -> None:
+    """As a person does it: a check fails where the set is broken, and what it left is replayed elsewhere."""
+    root = edited_checkout(*BROKEN_LINE)
+    words = ("check", "-k", "exactly_four", "--family", "v4", "--capsule", str(tmp_path / "left"))
+    failing = testbed_command(*words, cwd=root, env={"TESTBED_STATE": str(tmp_path / "state")})
+    assert failing.returncode == 1, failing.stderr
+    (file,) = (tmp_path / "left").iterdir()
+    done = testbed_command("replay", str(file), "--times", "3", "--yes")
+    assert done.returncode == 1, done.stderr
+    assert "3 of 3 failed" in done.stdout
+    told = testbed_command("story", str(file), "--connection", "1")
+    assert told.returncode == 0, told.stderr
+    assert "#1  10.77.0.1:" in told.stdout
+    done = testbed_command("replay", str(file), "--times", "3", "--yes", cwd=root)
+    assert "sources that differ" not in done.stdout
+    assert "3 of 3 failed" in done.stdout
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("name", "code", "rate"), [("broken", 1, "3 of 3 failed"), ("good", 0, "0 of 3 failed")]
+)
+def test_in_a_guest(
+    testbed_command: Run, request: pytest.FixtureRequest, name: str, code: int, rate: str
+) -> None:
+    file = request.getfixturevalue(name)
+    done = testbed_command("replay", str(file), "--kernel", "6.1", "--times", "3", "--yes", timeout=240)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert rate in done.stdout
+    assert "in a guest" in done.stdout
+    assert "Linux 6.1." in done.stdout
