@@ -20,10 +20,13 @@ def test_the_two_commands_are_there() -> None:
     assert COMMANDS[:2] == ["sudo ./tb check", "sudo ./tb test"]
 
 
-ON_OBJECTS = [command for command in COMMANDS if " build" in command]
+ON_OBJECTS = [command for command in COMMANDS if " build" in command and " report" not in command]
+IN_A_LAB = [command for command in COMMANDS if " demo" in command]
+OF_A_RUN = [command for command in COMMANDS if " --record" in command or " last" in command]
+GROUPED = [*ON_OBJECTS, *IN_A_LAB, *OF_A_RUN]
 
 
-def run(command: str) -> subprocess.CompletedProcess[str]:
+def run(command: str, state: Path | None = None) -> subprocess.CompletedProcess[str]:
     words = command.removeprefix("sudo ").split()  # we are root, and sudo need not be there
     if words[-1] == "test":
         words += ["--collect-only", "-q"]  # we are what it would run
@@ -33,7 +36,7 @@ def run(command: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "COLUMNS": "100"},
+        env={**os.environ, "COLUMNS": "100", **({"TESTBED_STATE": str(state)} if state else {})},
         timeout=300 if "matrix" in words else 120,  # kernels to fetch, and guests that are emulated
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -50,7 +53,21 @@ def test_what_is_built_is_inspected_loaded_and_checked() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command not in ON_OBJECTS])
+def test_a_lab_comes_up_and_goes_down() -> None:
+    assert [command.split()[2] for command in IN_A_LAB] == ["up", "exec", "maps", "down"]
+    for command in IN_A_LAB:
+        run(command)
+
+
+@pytest.mark.long
+def test_a_run_is_kept_told_and_reported(tmp_path: Path) -> None:
+    assert [command.split()[-1] for command in OF_A_RUN] == ["all", "the_inbound_record", "build/report.html"]
+    for command in OF_A_RUN:
+        run(command, tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command not in GROUPED])
 def test_a_command_works(command: str) -> None:
     done = run(command)
     if command.endswith("check"):
