@@ -25,7 +25,7 @@ import pytest
 from testbed.errors import TestbedError
 from testbed.kmesh.abi import Absent
 from testbed.report.about import SETUP_ERROR, STORY, VIOLATED
-from testbed.report.recording import HELD_LAB, ITEM, recorder_of, tell, telling_mesh
+from testbed.report.recording import HELD_LAB, ITEM, ORACLE, recorder_of, tell, telling_mesh
 
 if TYPE_CHECKING:
     from testbed.bpf.program_set import ProgramSet
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
 _OURS = {str(Path(__file__).resolve().parent), str(Path(pytest.__file__).parent.parent)}
 FAMILIES = ("v4", "v6", "mapped", "mapped-client")
-
-_ORACLE: pytest.StashKey[Oracle] = pytest.StashKey()
 
 
 def parse_families(text: str) -> tuple[str, ...]:
@@ -123,7 +121,7 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     with _skipping_what_is_absent():
         yield
-        oracle = item.stash.get(_ORACLE, None)
+        oracle = item.stash.get(ORACLE, None)
         if oracle is not None:
             oracle.check()
 
@@ -225,7 +223,7 @@ def mesh(
     if spec is not None and spec.params.get("family") is Family.V6:
         profile.require("ipv6")
     with Mesh(program_set, lab, profile) as made:
-        item.stash[_ORACLE] = Oracle(made, tap)
+        item.stash[ORACLE] = Oracle(made, tap)
         with telling_mesh(item, made):
             yield made
         if HELD_LAB in item.stash:
@@ -244,5 +242,5 @@ def mesh(
 @pytest.fixture
 def oracle(request: pytest.FixtureRequest, mesh: Mesh) -> Oracle:  # noqa: ARG001 (it is judged)
     """The oracle of the test's mesh, for who wants its word in the middle: it has the last one anyway."""
-    judge: Oracle = request.node.stash[_ORACLE]
+    judge: Oracle = request.node.stash[ORACLE]
     return judge

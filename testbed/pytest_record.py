@@ -34,6 +34,7 @@ from testbed.report.recording import (
     recorder_of,
     story_of,
     tell,
+    violations_by,
 )
 
 if TYPE_CHECKING:
@@ -149,8 +150,9 @@ def _keep(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestRep
     """Has the story told and kept, where there is one to tell."""
     error = call.excinfo.value if call.excinfo is not None else None
     if report.when == "call" and (report.failed or item.config.getoption("--record") == "all"):
+        violations = violations_by(item, error) if report.failed else ()
         told = str(error) if error is not None else ""
-        tell(item, report.outcome, told, [each.difference() for each in getattr(error, "violations", ())])
+        tell(item, report.outcome, told, [each.difference() for each in violations])
     found = story_of(item)
     if found is None or (report.when == "teardown" and report.passed):
         return
@@ -159,7 +161,8 @@ def _keep(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestRep
         report.longrepr = getattr(error, "told", report.longrepr)
         report.sections.append((STORY_SECTION, drawn(story)))
     keeping = _keeping(item.config)
-    number, capsule = keeping.keep(item, story, packets, getattr(error, "kinds", ()))
+    kinds = tuple(dict.fromkeys(each.kind for each in story.differences))
+    number, capsule = keeping.keep(item, story, packets, kinds)
     if hasattr(item.config, "workeroutput"):
         item.config.workeroutput[_PROGRAMS] = [astuple(each) for each in keeping.programs]
     report.user_properties.append((KEPT, number))

@@ -25,6 +25,7 @@ REPLY_DEADLINE_S = scaled(10.0)
 _LOG = "brokers"
 _GONE = f"was it killed? its lab cannot be used any more; what it said last is in the log {_LOG}.log"
 _NEEDED = "run as root (CAP_SYS_ADMIN and CAP_NET_ADMIN) on Linux 5.10 or later"
+_MOST_OWED = 32  # replies that wait in its socket
 _AT_ONCE = 16  # brokers in a request: two descriptors each, of the 64 that a message may have
 _START = (
     "import sys; sys.path.append(sys.argv[1]);"
@@ -229,6 +230,7 @@ class Spawner(Closing):
                     start_new_session=True,
                 )
         self._control = ours
+        self._owed = 0
 
     @property
     def pid(self) -> int:
@@ -260,6 +262,7 @@ class Spawner(Closing):
                 controls.append(undo.enter_context(ours))
                 passed += [cgroup_fd, theirs.enter_context(other).fileno()]
             _send(self._control, "the spawner", ["brokers", dict(sysctls)], passed)
+        self._hear_out()
         (code, *values), fds = _reply(self._control, "the spawner")
         pidfds = [undo.enter_context(_Descriptor(fd)) for fd in fds]
         if code:
@@ -278,7 +281,15 @@ class Spawner(Closing):
             return
         _send(self._control, "the spawner", ["let_go"], [sock.fileno()])
         sock.close()
-        _reply(self._control, "the spawner")
+        self._owed += 1
+        if self._owed == _MOST_OWED:
+            self._hear_out()
+
+    def _hear_out(self) -> None:
+        """Takes the replies that nobody has waited for."""
+        while self._owed:
+            _reply(self._control, "the spawner")
+            self._owed -= 1
 
     def abandon(self) -> None:
         """Leaves it to a child that was forked: its copy of the control socket keeps it."""

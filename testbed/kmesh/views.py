@@ -102,10 +102,11 @@ class ManagedSet(MutableSet[Address]):
 
     def set_cookie(self, cookie: int, present: bool) -> None:
         """Makes a network namespace managed, by its cookie, or no longer."""
-        if present:
-            self._map.set(self._cookie_key(cookie), bytes(self._map.value_size))
-        else:
-            self._map.delete(self._cookie_key(cookie))
+        with self._ledger.unjudged():
+            if present:
+                self._map.set(self._cookie_key(cookie), bytes(self._map.value_size))
+            else:
+                self._map.delete(self._cookie_key(cookie))
 
     def clear(self) -> None:
         with self._ledger.entry(Cleared("managed")):

@@ -135,7 +135,7 @@ class Recorder(Closing):
         return told
 
     def _placed(self, each: Callback) -> Callback:
-        """A callback of a kernel that does not tell whose socket it is (before Linux 5.15): by its address."""
+        """By its address, where the kernel does not tell whose socket it is (before Linux 5.15)."""
         if each.host is not None:
             return each
         for name, host in self.lab.hosts.items():

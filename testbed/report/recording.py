@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from testbed.errors import command
+from testbed.errors import EventsLost, WaitExpired, command
 from testbed.report.about import about
 
 if TYPE_CHECKING:
     from testbed.graph.sketch import Marks
     from testbed.kmesh.mesh import Mesh
+    from testbed.kmesh.oracle.compare import Violation
+    from testbed.kmesh.oracle.oracle import Oracle
     from testbed.lab.lab import Lab
     from testbed.observe.capture import CaptureProgram
     from testbed.observe.events import Difference, Story
@@ -33,6 +35,8 @@ KEPT_RUN: pytest.StashKey[Path] = pytest.StashKey()
 """Of the run's stash: the folder that its stories are in, if there are any."""
 ITEM: pytest.StashKey[pytest.Item] = pytest.StashKey()
 """Of the run's stash: the test that runs."""
+ORACLE: pytest.StashKey[Oracle] = pytest.StashKey()
+"""Of an item: who judges what happens in its lab."""
 _RECORDER: pytest.StashKey[Recorder] = pytest.StashKey()
 _MESH: pytest.StashKey[Mesh] = pytest.StashKey()
 _STORY: pytest.StashKey[tuple[Story, bytes | None]] = pytest.StashKey()
@@ -122,6 +126,29 @@ def tell(
     captured = packets(story, capture.frames, capture.link_names) if capture is not None else None
     item.stash[_STORY] = story, captured
     return story
+
+
+def violations_by(item: pytest.Item, error: BaseException | None) -> tuple[Violation, ...]:
+    """What of the contract was not kept when a test failed; for other failures the oracle is asked now.
+
+    Where the lab does not come to rest, nobody can tell what is still to come.
+    """
+    known = getattr(error, "violations", None)
+    if isinstance(known, tuple):
+        return known
+    oracle = item.stash.get(ORACLE, None)
+    if oracle is None or recorder_of(item) is None:
+        return ()
+    from testbed.kmesh.oracle.oracle import ContractViolation
+    from testbed.kmesh.records import MalformedRecord
+
+    try:
+        oracle.check()
+    except ContractViolation as violated:
+        return violated.violations
+    except (WaitExpired, EventsLost, MalformedRecord):
+        pass
+    return ()
 
 
 def story_of(item: pytest.Item) -> tuple[Story, bytes | None] | None:

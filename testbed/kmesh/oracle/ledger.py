@@ -86,6 +86,10 @@ class Ledger:
         """Around the doing of it. What raises was not done and is not entered."""
         return _Doing(self.entries, action, None if isinstance(action, Connecting) else self.around)
 
+    def unjudged(self) -> _Doing:
+        """Around a change of a map that the contract has no word on: it is not entered."""
+        return _Doing([], None, self.around)
+
 
 class _Doing:
     """A context manager; no `contextmanager`, which takes longer than most of what is done in it."""
@@ -93,7 +97,7 @@ class _Doing:
     __slots__ = ("_action", "_around", "_begun", "_entries")
 
     def __init__(
-        self, entries: list[Entry], action: Action, around: Callable[[bool], None] | None = None
+        self, entries: list[Entry], action: Action | None, around: Callable[[bool], None] | None = None
     ) -> None:
         self._entries = entries
         self._action = action
@@ -106,6 +110,7 @@ class _Doing:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
-            self._entries.append(Entry(self._action, self._begun, time.monotonic_ns()))
+            if self._action is not None:
+                self._entries.append(Entry(self._action, self._begun, time.monotonic_ns()))
             if self._around is not None:
                 self._around(True)
