@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -74,6 +75,7 @@ def _arguments(request: Request, under_test: str) -> list[str]:
         request.run,
         request.capsule,
         under_test,
+        shlex.join(sys.argv[1:]),
     )
     arguments = [*selection.arguments(), "-o", "verbosity_assertions=2"]
     if request.list_only:
@@ -170,7 +172,8 @@ def _kept(collector: Collector) -> Iterator[str]:
         yield f"the lab of the first failure is up: {held_words(collector.held)}"
     if collector.kept is None:
         return
-    yield f"stories: {command('story last')}  ·  {command('report last -o report.html')}"
+    sudo = "sudo " if "SUDO_USER" in os.environ else ""  # they belong to who ran this
+    yield f"stories: {sudo}{command('story last')}  ·  {sudo}{command('report last -o report.html')}"
     for path in collector.capsules[:_CAPSULES_TOLD]:
         yield f"capsule: {command(f'replay {path}')}"
     if len(collector.capsules) > _CAPSULES_TOLD:

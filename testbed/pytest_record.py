@@ -66,7 +66,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--hold-on-fail", action="store_true", help="leave the lab of the first failure up, and end the run"
     )
-    group.addoption("--under-test", default="", help=argparse.SUPPRESS)
+    for option in ("--under-test", "--asked-by"):  # what a command of ours says of itself
+        group.addoption(option, default="", help=argparse.SUPPRESS)
 
 
 def pytest_configure(config: pytest.Config) -> None:

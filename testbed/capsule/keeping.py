@@ -5,6 +5,7 @@ The process that a person started begins the run's folder and ends it; xdist's w
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,8 +58,9 @@ class Keeping:
         option = self._config.getoption
         chosen = {"family": str(option("--family")), "expression": str(option("-k") or "")}
         under_test = option("--under-test") or "the program set of the tests"
-        arguments = [str(each) for each in self._config.invocation_params.args]
-        return info_now(arguments, under_test, [Path(each) for each in option("--object")], chosen)
+        asked = option("--asked-by")
+        arguments = shlex.split(asked) if asked else map(str, self._config.invocation_params.args)
+        return info_now([*arguments], under_test, [Path(each) for each in option("--object")], chosen)
 
     def test_begins(self) -> None:
         """What the kernel logs from now on is of the next test."""

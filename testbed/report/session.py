@@ -50,6 +50,7 @@ class Selection:
     run: Path | None = None
     capsule: Path | None = None
     under_test: str = ""
+    asked_by: str = ""
 
     def arguments(self) -> list[str]:
         """Those of pytest, which runs elsewhere: files are named by their whole paths."""
@@ -63,7 +64,9 @@ class Selection:
             words += ["-k", _PRINTED_NAME.sub(r"(\1 and \2)", self.expression)]
         if self.abi:
             words += ["--abi", str(Path(self.abi).resolve()) if Path(self.abi).is_file() else self.abi]
-        words += ["--record", self.record, *(["--under-test", self.under_test] if self.under_test else [])]
+        words += ["--record", self.record]
+        for option, text in (("--under-test", self.under_test), ("--asked-by", self.asked_by)):
+            words += [option, text] if text else []
         words += ["--hold-on-fail"] if self.hold else []
         for option, path in (("--run", self.run), ("--capsule", self.capsule)):
             words += [option, str(path.resolve())] if path is not None else []

@@ -31,7 +31,7 @@ TWO = "name: x\nhosts: {client: {}, server: {}}\n"
         ),
         ("name: x\nhosts: {a: {role: clint}}", "x.yaml:2:19: hosts.a.role: expected client, server"),
         ("name: x\nhosts: {a: {role: clint}}", "got 'clint'; did you mean client?"),
-        (TWO + "links:\n - [client, sever]", "x.yaml:4:13: links[0][1]: there is no host sever; did you mean s"),
+        (TWO + "links:\n - [client, sever]", "x.yaml:4:13: links[0][1]: there is no host sever; did you"),
         (
             TWO + "links:\n - [{host: client, adresses: []}, server]",
             "x.yaml:4:20: links[0][0].adresses: there is no such field; did you mean addresses?",
