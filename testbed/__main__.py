@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import sys
-import traceback
-from typing import NoReturn
 
-from testbed.errors import ExitCode, TestbedError, errno_name
-from testbed.logs import save_log
+try:
+    import errno
+    import os
+    import traceback
+    from typing import NoReturn
+
+    from testbed.errors import ExitCode, TestbedError, errno_name
+    from testbed.logs import save_log
+except KeyboardInterrupt:  # already
+    sys.exit(130)
 
 
 def main() -> None:

@@ -25,10 +25,11 @@ from testbed.errors import ExitCode, MachineError, UsageError, command
 from testbed.kmesh.profile import load_profile
 from testbed.kmesh.subject import load_subject
 from testbed.pytest_plugin import parse_families
-from testbed.report.recording import MODES, held_words
+from testbed.report.recording import MODES, held_words, need_folders
 from testbed.report.results import Collector, Result, in_order, short_name
 from testbed.report.session import Selection, only_ours
 from testbed.report.table import print_failures, print_skips, print_violations, summary, verdict_table
+from testbed.runs.folder import need_state
 
 _CAPSULES_TOLD = 5
 
@@ -109,6 +110,10 @@ def _validate(request: Request) -> tuple[str, ...]:
         raise UsageError("read -n", f"{request.workers!r} is neither a number nor auto")
     if request.record not in MODES:
         raise UsageError("read --record", f"{request.record!r} is none of {', '.join(MODES)}")
+    if not request.list_only:
+        need_folders(request.record, request.run, request.capsule)
+        if request.record != "off":
+            need_state()
     for file in (request.junit, request.stories):
         if file is not None and not request.list_only:
             need_writable(file)

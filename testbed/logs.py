@@ -5,9 +5,20 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 import platformdirs
+
+KEPT = 20
+"""As many logs of one kind stay, of those whose writers are gone."""
+
+
+def log_folder() -> Path:
+    """``$TESTBED_STATE/log``, else that of the user. It may not be there yet."""
+    named = os.environ.get("TESTBED_STATE")
+    return Path(named).absolute() / "log" if named else platformdirs.user_log_path("sockops-testbed")
 
 
 def save_log(name: str, text: str) -> Path:
@@ -17,7 +28,8 @@ def save_log(name: str, text: str) -> Path:
     """
     name = re.sub(r"[^\w.#-]", "_", name)[:100]  # a program's name can hold anything
     try:
-        path = platformdirs.user_log_path("sockops-testbed", ensure_exists=True) / f"{name}.log"
+        path = log_folder() / f"{name}.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{name}.{os.getpid()}")
         draft.write_text(text, encoding="utf-8", errors="backslashreplace")
         draft.replace(path)
@@ -27,3 +39,12 @@ def save_log(name: str, text: str) -> Path:
             file.write(text)
         return Path(temporary)
     return path
+
+
+def prune_logs(prefix: str, written: Collection[str]) -> None:
+    """Removes the logs of that prefix but the newest `KEPT`, and those that are still ``written``."""
+    others = [path for path in log_folder().glob(f"{prefix}*.log") if path.stem not in written]
+    with suppress(OSError):  # another has just removed one, or this user may not
+        others.sort(key=lambda path: path.stat().st_mtime)
+        for path in others[:-KEPT]:
+            path.unlink(missing_ok=True)

@@ -66,6 +66,7 @@ def lab(pytestconfig: pytest.Config, bench: Bench) -> Iterator[Lab]:
     wanted = marker.args[0] if marker else "pair"
     topology = _topology(item.path.parent, wanted) if isinstance(wanted, str | Path) else wanted
     with Lab(bench, topology) as made:
+        made.holds = pytestconfig.getoption("--hold-on-fail", default=False)
         yield made
 
 

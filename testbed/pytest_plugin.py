@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from testbed.errors import TestbedError
+from testbed.errors import TestbedError, UsageError, command
 from testbed.kmesh.abi import Absent
 from testbed.report.about import SETUP_ERROR, STORY, VIOLATED
 from testbed.report.recording import HELD_LAB, ITEM, ORACLE, recorder_of, tell, telling_mesh
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from testbed.kmesh.profile import Profile
     from testbed.lab.bench import Bench
     from testbed.lab.family import Family
+    from testbed.lab.host import Host
     from testbed.lab.lab import Lab
     from testbed.lab.pair import Pair
     from testbed.observe.tap import Tap
@@ -200,6 +201,23 @@ def history(
         yield
 
 
+def _placed(lab: Lab) -> Host | None:
+    """The host that the topology has the run's program set on; None for the whole lab.
+
+    `UsageError` where it asks for other programs: those of a test are the run's.
+    """
+    asked = lab.topology.programs
+    if not asked:
+        return None
+    if len(asked) > 1 or asked[0].objects:
+        raise UsageError(
+            f"have the programs of the topology {lab.topology.name} at work in a test",
+            "a test has the run's program set, in one place",
+            f"give objects by --object; `{command('up')}` brings up what the topology says",
+        )
+    return lab.hosts.get(asked[0].at)
+
+
 @pytest.fixture
 def mesh(
     pytestconfig: pytest.Config,
@@ -222,9 +240,10 @@ def mesh(
     spec = getattr(item, "callspec", None)
     if spec is not None and spec.params.get("family") is Family.V6:
         profile.require("ipv6")
-    with Mesh(program_set, lab, profile) as made:
+    with Mesh(program_set, lab, profile, at=_placed(lab)) as made:
         item.stash[ORACLE] = Oracle(made, tap)
         with telling_mesh(item, made):
+            made.manage(*(host for name, host in lab.hosts.items() if lab.topology.hosts[name].managed))
             yield made
         if HELD_LAB in item.stash:
             return

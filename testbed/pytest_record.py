@@ -8,16 +8,19 @@ together when the test has failed, or always with ``--record all``, told, and ke
 from __future__ import annotations
 
 import argparse
+import json
+import traceback
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import astuple
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from testbed.errors import TestbedError, UsageError, command
-from testbed.report.about import sent_along
+from testbed.report.about import VIOLATED, sent_along
 from testbed.report.recording import (
     CAPSULE,
     HELD,
@@ -30,7 +33,9 @@ from testbed.report.recording import (
     Recording,
     drawn,
     end_recording,
+    forget,
     held_words,
+    need_folders,
     recorder_of,
     story_of,
     tell,
@@ -44,9 +49,10 @@ if TYPE_CHECKING:
     from testbed.observe.tap import Tap
     from testbed.runs.model import Verdict
 
+_HOLDS: pytest.StashKey[TemporaryDirectory[str]] = pytest.StashKey()
 _KEEPING: pytest.StashKey[Keeping] = pytest.StashKey()
 _ROWS = "testbed-rows"
-_WORKER_RUN, _PROGRAMS = "testbed_run", "testbed_programs"
+_WORKER_RUN, _PROGRAMS, _WORKER_HOLDS = "testbed_run", "testbed_programs", "testbed_holds"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -71,6 +77,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    try:
+        need_folders(config.getoption("--record"), config.getoption("--run"), config.getoption("--capsule"))
+    except UsageError as error:
+        raise pytest.UsageError(str(error)) from None
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(_Rows(), _ROWS)
 
@@ -86,9 +96,15 @@ def _keeping(config: pytest.Config) -> Keeping:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """xdist's workers add to one run, which is begun here."""
+    """xdist's workers add to one run, which is begun here, and one of them holds a lab."""
+    if node.config.getoption("--hold-on-fail"):
+        if _HOLDS not in node.config.stash:
+            node.config.stash[_HOLDS] = TemporaryDirectory()
+            node.config.add_cleanup(node.config.stash[_HOLDS].cleanup)
+        node.workerinput[_WORKER_HOLDS] = node.config.stash[_HOLDS].name
     if node.config.getoption("--record") != "off":
-        node.workerinput[_WORKER_RUN] = str(_keeping(node.config).begin())
+        with suppress(TestbedError):  # each worker tries itself then, and says why not with its failures
+            node.workerinput[_WORKER_RUN] = str(_keeping(node.config).begin())
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -141,7 +157,15 @@ def pytest_runtest_makereport(
     report = yield
     if report.when == "setup" or report.skipped:
         return report
-    _keep(item, call, report)
+    try:
+        _keep(item, call, report)
+    except TestbedError as problem:  # a full disk, for example
+        report.sections.append((STORY_SECTION, f"the story is not kept: {problem}"))
+    except Exception:  # noqa: BLE001 (a test's verdict counts more than its story)
+        told = f"the story could not be told, by a mistake of the testbed's own:\n{traceback.format_exc()}"
+        report.sections.append((STORY_SECTION, told))
+    if report.when == "teardown":
+        forget(item)
     if report.when == "call" and report.failed and item.config.getoption("--hold-on-fail"):
         _hold(item, report)
     return report
@@ -164,6 +188,8 @@ def _keep(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestRep
     keeping = _keeping(item.config)
     kinds = tuple(dict.fromkeys(each.kind for each in story.differences))
     number, capsule = keeping.keep(item, story, packets, kinds)
+    if kinds and VIOLATED not in dict(report.user_properties):
+        report.user_properties.append((VIOLATED, json.dumps(kinds)))
     if hasattr(item.config, "workeroutput"):
         item.config.workeroutput[_PROGRAMS] = [astuple(each) for each in keeping.programs]
     report.user_properties.append((KEPT, number))
@@ -179,11 +205,25 @@ def _hold(item: pytest.Item, report: pytest.TestReport) -> None:
         return
     from testbed.keeper.hold import keep_in_child
 
+    if not _is_first(item.config):
+        return
     end_recording(item)
     name = keep_in_child(lab, given.get("mesh"), given.get("tap"), item.name.removeprefix("test_"))
     item.stash[HELD_LAB] = name
     report.user_properties.append((HELD, f"{name} {next(iter(lab.hosts))}"))
     item.session.shouldstop = f"a lab is held: {name}"
+
+
+def _is_first(config: pytest.Config) -> bool:
+    """Whether no other of xdist's workers has left a lab up: the first that makes the file has."""
+    folder = getattr(config, "workerinput", {}).get(_WORKER_HOLDS)
+    if folder is None:
+        return True
+    try:
+        Path(folder, "held").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 class _Rows:

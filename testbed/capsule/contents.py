@@ -5,6 +5,7 @@ Its texts were written by others: what a terminal would obey is made visible bef
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,14 +15,17 @@ from typing import Any
 from testbed.capsule.model import Kernel, Scenario
 from testbed.errors import UsageError
 from testbed.kmesh.reference import reference_sources
+from testbed.lab.family import Family
 from testbed.observe.events import Story
 from testbed.report.results import short_name
-from testbed.report.shown import shown
+from testbed.report.shown import cut, shown
 from testbed.runs.codec import document, typed
 from testbed.runs.model import FORMAT, RunInfo
 from testbed.runs.reader import read_archive
 
 _OBJECTS, _SOURCES = "objects/", "sources/"
+_CHANGES, _WIDTH = 20, 160  # lines, and characters of one
+_COMPARED = 10_000  # lines of a source: what is longer was not written by hand
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,12 @@ class Capsule:
         changed = [name for name, data in self.sources.items() if data != _own(name)]
         return (*self.objects, *changed)
 
+    def changes(self) -> list[str]:
+        """From the capsule's sources to this testbed's, as a unified diff of at most 20 lines."""
+        found = [line for name in sorted(self.sources) for line in _changed(name, self.sources[name])]
+        more = len(found) - _CHANGES
+        return found if more <= 0 else [*found[: _CHANGES - 1], f"… {more + 1} more lines"]
+
     def lines(self) -> Iterator[tuple[str, str]]:
         """What is in it, for a person: (heading, words)."""
         story, scenario = self.story, self.scenario
@@ -69,7 +79,8 @@ class Capsule:
             yield "seed", str(scenario.seed)
         yield "verdict", f"{story.verdict}: {_first_line(story.message)}" if story.message else story.verdict
         for each in story.differences[:5]:
-            yield "", f"{each.kind}: expected {each.expected}, seen {each.seen}"
+            expected = f"expected {each.expected}, " if each.expected else ""
+            yield "", f"{each.kind}: {expected}seen {each.seen}"
         names = ("testbed", "python", "libbpf")
         known = ", ".join(f"{name} {self.versions[name]}" for name in names if name in self.versions)
         yield "made by", f"Linux {self.kernel.release} {self.kernel.machine}, {known}; {self.info.started}"
@@ -108,10 +119,16 @@ def capsule_of(members: dict[str, bytes], name: str) -> Capsule:
     info = typed(RunInfo, found["run.json"], f"{name}/run.json")
     if info.format != FORMAT:
         raise UsageError(f"read {name}", f"its run is of format {info.format}; this testbed reads {FORMAT}")
+    scenario = typed(Scenario, found["scenario.json"], f"{name}/scenario.json")
+    words = ((scenario.abi,), scenario.tail_calls, scenario.inner_maps)
+    if scenario.family not in {"", *(family.value for family in Family)} or any(
+        word.startswith("-") for several in words for word in several
+    ):
+        raise UsageError(f"read {name}", "its scenario has a family or options that are none")
     return Capsule(
         name=name,
         story=typed(Story, found["stories/0001.json"], f"{name}/stories/0001.json"),
-        scenario=typed(Scenario, found["scenario.json"], f"{name}/scenario.json"),
+        scenario=scenario,
         info=info,
         kernel=typed(Kernel, found["kernel.json"], f"{name}/kernel.json"),
         versions=typed(dict[str, str], found["versions.json"], f"{name}/versions.json"),
@@ -140,6 +157,20 @@ def _own(name: str) -> bytes | None:
     """This testbed's source of that name, None where it has none."""
     path = reference_sources().sources[0].parent / name
     return path.read_bytes() if path.is_file() else None
+
+
+def _changed(name: str, data: bytes) -> Iterator[str]:
+    """The diff of one source. Its lines end with a line feed alone: nothing else of it is obeyed."""
+    own = _own(name)
+    if own == data:
+        return
+    theirs, ours = (text.decode(errors="replace").split("\n") for text in (data, own or b""))
+    if max(len(theirs), len(ours)) > _COMPARED:
+        yield f"bpf/{name}: {len(theirs)} lines, too many to compare with {len(ours)}"
+        return
+    files = (f"capsule/bpf/{name}", f"bpf/{name}" if own is not None else "/dev/null")
+    for line in difflib.unified_diff(theirs, ours, *files, n=2, lineterm=""):
+        yield cut(shown(line).replace("\r", "\\r"), _WIDTH)
 
 
 def _first_line(text: str) -> str:

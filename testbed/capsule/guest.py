@@ -11,7 +11,7 @@ from typing import Any
 from testbed.capsule.contents import Capsule
 from testbed.capsule.rate import Tally
 from testbed.capsule.replay import Outcome, Request
-from testbed.capsule.unpack import unpacked
+from testbed.capsule.unpack import Instead, unpacked
 from testbed.errors import ExitCode, TestbedError, UsageError
 from testbed.runs.archive import pack
 from testbed.runs.codec import encoded
@@ -26,8 +26,14 @@ def run_in_guest(capsule: Capsule, request: Request, run: Run) -> Outcome:
     """What came of the runs in a guest. What has to be agreed to has been; a guest has no compiler, so
     that changed sources are compiled here. `TestbedError` where nothing ran there.
     """
-    files = {_PLACE: pack(_taken_along(capsule))}
+    files = {_PLACE: pack(_taken_along(capsule, request.instead))}
     words = ["testbed", "replay", _PLACE, "--times", str(request.times), "--yes", "--json"]
+    if request.instead.here:
+        words.append("--here")
+    for number, path in enumerate(request.instead.objects):
+        place = f"/root/object-{number}/{path.name}"  # two of them may have one name
+        files[place] = path.read_bytes()
+        words += ["--object", place]
     if request.family:
         words += ["--family", request.family]
     if request.test is not None:
@@ -42,10 +48,10 @@ def run_in_guest(capsule: Capsule, request: Request, run: Run) -> Outcome:
     return _outcome(told)
 
 
-def _taken_along(capsule: Capsule) -> dict[str, bytes]:
+def _taken_along(capsule: Capsule, instead: Instead) -> dict[str, bytes]:
     """The capsule's members, with objects in place of sources; without any where these are the testbed's."""
     members = {name: data for name, data in capsule.members.items() if not name.startswith("sources/")}
-    if capsule.objects or not capsule.foreign():
+    if capsule.objects or not instead.foreign(capsule):
         return members
     with unpacked(capsule) as under_test:
         members |= {f"objects/{path.name}": path.read_bytes() for path in under_test.objects}

@@ -5,10 +5,16 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 _Z = 1.959964  # of the normal distribution: 95 % lie within
 _MODULES = re.compile(r"^(?:\w+\.)+(?=\w+: )")  # of an exception's class
+_ASSERTED = re.compile(r"AssertionError$|(?:AssertionError: )?assert\b")
+_PLACE = re.compile(r"^(?P<place>.+:\d+): in ")  # as pytest tells it in short
+_HINT = re.compile(r"^E +Use -v+ to get .*\n?|, use '?-v+'? to show", re.MULTILINE)
+_VIOLATED = "the contract was not kept"
 _ADDRESSES = re.compile(r"0x[0-9a-f]+|\b\d+\.\d+ ?m?s\b|(?<=:)\d{2,5}\b|\b\d{4,}\b")
 
 
@@ -49,7 +55,7 @@ class Tally:
             self.failed += 1
             way = "; ".join(violated) or way_of(details)
             self.ways[way] += 1
-            self.examples.setdefault(way, details)
+            self.examples.setdefault(way, _HINT.sub("", details))
 
     def __str__(self) -> str:
         """``17 of 500 failed (3.4 %, 95 % interval 2.1–5.4 %)``."""
@@ -64,8 +70,30 @@ class Tally:
 
 
 def way_of(details: str) -> str:
-    """What a failure has in common with others of its kind: its error, without what each run has anew."""
+    """What a failure has in common with others of its kind: its error, without what each run has anew.
+
+    Of a plain assertion, whose values pytest shortens, that is its line: ``test_x.py:35: assert …``.
+    """
     lines = [line.strip() for line in details.splitlines() if line.strip()]
     errors = [line.removeprefix("E ").strip() for line in lines if line.startswith("E ")]
     first = next(iter(errors), lines[0] if lines else "it says nothing")
+    if errors and _ASSERTED.match(first) and (line := _asserted(lines)):
+        return line[:300]
     return _ADDRESSES.sub("…", _MODULES.sub("", first))[:300]
+
+
+def _asserted(lines: Sequence[str]) -> str:
+    """The last line of a test's that is told before the error, with its place; empty where none is."""
+    found = ""
+    for line, source in pairwise(lines):
+        if line.startswith("E "):
+            break
+        if (match := _PLACE.match(line)) and not source.startswith("E "):
+            found = f"{match['place']}: {source}"
+    return found
+
+
+def heading_of(way: str, example: str) -> str:
+    """What stands above the failures of one way: where the contract was violated, how it first was."""
+    lines = example.splitlines()
+    return lines[1] if len(lines) > 1 and lines[0].startswith(_VIOLATED) else way

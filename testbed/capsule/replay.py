@@ -15,28 +15,33 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from testbed.bpf.elf.file import read_object
 from testbed.capsule.contents import Capsule
 from testbed.capsule.model import Scenario
-from testbed.capsule.rate import Tally, wilson
+from testbed.capsule.rate import Tally, heading_of, wilson
 from testbed.capsule.session import Repeat, Wanted, repeat
-from testbed.capsule.unpack import unpacked
+from testbed.capsule.unpack import Instead, unpacked
 from testbed.errors import ExitCode, UsageError, command, errno_name
 from testbed.lab.family import Family
 from testbed.report.results import Collector, short_name
 from testbed.report.session import Selection
 
 _WAYS, _LINES = 5, 30
+_DIFF_STYLES = {"-": "red", "+": "green"}
 
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for on the command line. ``test`` is the file of a test that is not shipped."""
+    """What was asked for on the command line. ``test`` is the file of a test that is not shipped.
+
+    ``instead`` is what is tested in place of what the capsule carries.
+    """
 
     times: int = 100
     family: str = ""
     test: Path | None = None
     yes: bool = False
-    as_json: bool = False
+    instead: Instead = field(default_factory=Instead)
 
 
 @dataclass(frozen=True)
@@ -58,10 +63,13 @@ class Outcome:
         return ExitCode.PASSED if self.tally.passed else ExitCode.CANNOT_RUN
 
 
-def print_capsule(capsule: Capsule, console: Console) -> None:
-    """What is in it."""
+def print_capsule(capsule: Capsule, instead: Instead, console: Console) -> None:
+    """What is in it, how its sources differ from this checkout's, and what is going to run."""
     for heading, words in capsule.lines():
         console.print(Text.assemble((f"{heading:<10}", "bold"), words), soft_wrap=True)
+    for line in capsule.changes():
+        console.print(Text(f"    {line}", _DIFF_STYLES.get(line[:1], "dim")), soft_wrap=True)
+    console.print(Text.assemble(("runs: ", "bold"), instead.words(capsule)), soft_wrap=True)
     console.print()
 
 
@@ -73,12 +81,17 @@ def prepare(capsule: Capsule, request: Request, console: Console, ask: Callable[
     if request.family and request.family not in {each.value for each in Family}:
         names = ",".join(each.value for each in Family)
         raise UsageError("read --family", f"{request.family!r} is no family: choose from {names}")
+    if request.instead.here and request.instead.objects:
+        raise UsageError("use --here with --object", "each of them says what is tested")
+    for path in request.instead.objects:
+        read_object(path)
     wanted = _wanted(capsule, request, console)
-    foreign = capsule.foreign()
+    foreign = request.instead.foreign(capsule)
     if foreign and not request.yes:
         what = f"load {', '.join(foreign)} of {capsule.name} into the kernel"
         if not sys.stdin.isatty():
-            raise UsageError(what, "there is no terminal to ask at", "--yes says that it may be done")
+            fix = "--yes says that it may be done; --here runs bpf/ of this checkout instead"
+            raise UsageError(what, "there is no terminal to ask at", fix)
         if not ask(f"{what[0].upper()}{what[1:]}?"):
             raise UsageError(what, "it was not agreed to; nothing has been run")
     return wanted
@@ -121,11 +134,12 @@ def _in_family(scenario: Scenario, family: str) -> tuple[str, str]:
     return f"{head}[{other}]", family
 
 
-def run_here(capsule: Capsule, wanted: Wanted, times: int, console: Console, where: str) -> Outcome:
+def run_here(capsule: Capsule, wanted: Wanted, request: Request, console: Console, where: str) -> Outcome:
     """Runs it in this process, on this kernel, with a lab made for each run. Errors as of `repeat`."""
+    times = request.times
     tally = Tally()
     options = Selection(tail_calls=capsule.scenario.tail_calls, inner_maps=capsule.scenario.inner_maps)
-    with unpacked(capsule) as under_test, _progress(console, tally, times) as on_run:
+    with unpacked(capsule, request.instead) as under_test, _progress(console, tally, times) as on_run:
         start = time.monotonic()
         repeated = Repeat(wanted, times, tally, Collector(), on_run)
         interrupted = repeat(wanted, under_test, options, repeated)
@@ -147,14 +161,17 @@ def _progress(console: Console, tally: Tally, times: int) -> Iterator[Callable[[
         yield on_run
 
 
-def print_outcome(outcome: Outcome, capsule: Capsule, console: Console, *, as_json: bool) -> None:
+def print_outcome(
+    outcome: Outcome, capsule: Capsule, instead: Instead, console: Console, *, as_json: bool
+) -> None:
     """The rate, and the ways in which it failed, each with what the first of them said."""
     tally = outcome.tally
     if as_json:
-        sys.stdout.write(f"{json.dumps(as_document(outcome, capsule), indent=1)}\n")
+        sys.stdout.write(f"{json.dumps(as_document(outcome, capsule, instead), indent=1)}\n")
         return
     for way, count in tally.ways.most_common(_WAYS):
-        console.print(Text.assemble((f"{count} × ", "bold red"), way), soft_wrap=True)
+        heading = heading_of(way, tally.examples[way])
+        console.print(Text.assemble((f"{count} × ", "bold red"), heading), soft_wrap=True)
         lines = tally.examples[way].splitlines()
         for line in lines[:_LINES]:
             console.print(Text(f"    {line}"), soft_wrap=True)
@@ -174,12 +191,13 @@ def print_outcome(outcome: Outcome, capsule: Capsule, console: Console, *, as_js
         sys.stderr.write("testbed: interrupted; what had been run is shown above\n")
 
 
-def as_document(outcome: Outcome, capsule: Capsule) -> dict[str, object]:
+def as_document(outcome: Outcome, capsule: Capsule, instead: Instead) -> dict[str, object]:
     """The same for programs: shares are from 0 to 1, ``interval`` is that of 95 %."""
     tally = outcome.tally
     return {
         "capsule": Path(capsule.name).name,
         "scenario": short_name(capsule.scenario.nodeid),
+        "under_test": instead.words(capsule),
         "kernel": outcome.where,
         "runs": tally.runs,
         "failed": tally.failed,

@@ -9,6 +9,7 @@ import fcntl
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,12 +17,14 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from testbed.bpf.elf.clang import compile_objects
+from testbed.bpf.elf.closed import need_closed
 from testbed.capsule.contents import Capsule
+from testbed.data import data_dir
 from testbed.errors import UsageError
 from testbed.kmesh.reference import reference_sources
+from testbed.report.shown import shown
 from testbed.runs.folder import folder_lock, is_running, runs_dir, state_error
 
-_INCLUDE = re.compile(rb"""^\s*#\s*(?:include(?:_next)?|import)\s*[<"]\s*([^">]*)""", re.MULTILINE)
 _SOURCES_ABI = "main"
 
 
@@ -33,17 +36,52 @@ class UnderTest:
     abi: str = ""
 
 
+@dataclass(frozen=True)
+class Instead:
+    """What is tested in place of what a capsule carries: ``bpf/`` as it is here, or these objects."""
+
+    here: bool = False
+    objects: tuple[Path, ...] = ()
+
+    def foreign(self, capsule: Capsule) -> tuple[str, ...]:
+        """What of the capsule would be loaded into the kernel, and is not this testbed's own."""
+        return () if self.here or self.objects else capsule.foreign()
+
+    def words(self, capsule: Capsule) -> str:
+        """What runs, for a person."""
+        if self.objects:
+            return f"{', '.join(shown(str(path)) for path in self.objects)}, not what the capsule carries"
+        bpf = "bpf/ of this checkout" if data_dir("bpf").parent.name != "_data" else "the installed bpf/"
+        if not capsule.foreign():
+            return f"{bpf}, the same as the capsule's sources" if capsule.sources else bpf
+        if self.here:
+            return bpf
+        return (
+            "the capsule's own objects"
+            if capsule.objects
+            else f"the capsule's own sources, compiled by {_compiler()}"
+        )
+
+
 @contextmanager
-def unpacked(capsule: Capsule) -> Iterator[UnderTest]:
+def unpacked(capsule: Capsule, instead: Instead | None = None) -> Iterator[UnderTest]:
     """The capsule's objects as files that only this user can read, as long as the block lasts.
 
     Sources that are not this testbed's own are compiled: `ProgramError` where one does not compile,
-    `UsageError` where one includes a file from elsewhere.
+    `UsageError` where one includes a file from elsewhere. Of ``instead`` nothing is written; objects
+    are tested with the ABI that those of the capsule had.
     """
-    if not capsule.foreign():
-        yield UnderTest(abi=capsule.scenario.abi)
+    chosen = instead or Instead()
+    if not chosen.foreign(capsule) and not chosen.objects:
+        yield UnderTest(abi="" if chosen.here and _is_about_objects(capsule) else _era(capsule))
+        return
+    if chosen.objects and not _is_about_objects(capsule):
+        yield UnderTest(chosen.objects)
         return
     with _private_folder() as root:
+        if chosen.objects:
+            yield UnderTest(chosen.objects, _abi(capsule, root))
+            return
         objects = _written(capsule, root) if capsule.objects else _compiled(capsule, root)
         yield UnderTest(objects, _abi(capsule, root))
 
@@ -84,12 +122,6 @@ def _written(capsule: Capsule, root: Path) -> tuple[Path, ...]:
 
 def _compiled(capsule: Capsule, root: Path) -> tuple[Path, ...]:
     for name, data in capsule.sources.items():
-        for match in _INCLUDE.finditer(data):
-            path = match[1].decode(errors="replace")
-            if path.startswith("/") or ".." in path.split("/"):
-                raise UsageError(
-                    f"compile {name} of {capsule.name}", f"it includes {path!r}, a file elsewhere"
-                )
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(data)
     known = [path.name for path in reference_sources().sources]
@@ -98,7 +130,24 @@ def _compiled(capsule: Capsule, root: Path) -> tuple[Path, ...]:
         raise UsageError(
             f"compile the sources in {capsule.name}", f"none of {', '.join(known)} is among them"
         )
+    for source in sources:
+        need_closed(f"compile {source.name} of {capsule.name}", source, (root / "include",), root)
     return tuple(compile_objects(sources, (root / "include",), root / "objects"))
+
+
+def _is_about_objects(capsule: Capsule) -> bool:
+    """Whether its ABI is that of objects, and not of ``bpf/``."""
+    return bool(capsule.objects) or "abi.yaml" in capsule.members
+
+
+def _compiler() -> str:
+    """``clang 14.0.6``; the name alone where nobody knows."""
+    try:
+        said = subprocess.run(["clang", "--version"], capture_output=True, check=False).stdout  # noqa: S607
+    except OSError:
+        return "clang"
+    found = re.search(rb"version (\S+)", said)
+    return f"clang {found[1].decode(errors='replace')}" if found else "clang"
 
 
 def _abi(capsule: Capsule, root: Path) -> str:
@@ -106,6 +155,11 @@ def _abi(capsule: Capsule, root: Path) -> str:
         file = root / "abi.yaml"
         file.write_bytes(capsule.members["abi.yaml"])
         return str(file)
-    if Path(capsule.scenario.abi).name != capsule.scenario.abi:
-        raise UsageError(f"use the ABI of {capsule.name}", f"{capsule.scenario.abi!r} is a path, and no era")
-    return capsule.scenario.abi or ("" if capsule.objects else _SOURCES_ABI)
+    return _era(capsule) or ("" if capsule.objects else _SOURCES_ABI)
+
+
+def _era(capsule: Capsule) -> str:
+    abi = capsule.scenario.abi
+    if Path(abi).name != abi:
+        raise UsageError(f"use the ABI of {capsule.name}", f"{abi!r} is a path, and no era")
+    return abi

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from testbed.commands.matrix import Modules
-from testbed.commands.options import InnerMaps, TailCalls
+from testbed.commands.options import InnerMaps, TailCalls, console
 from testbed.errors import UsageError
 
 EPILOG = (
@@ -109,7 +108,7 @@ def check(
     if kernel:
         from testbed.matrix.check import check_in_guest
 
-        raise typer.Exit(check_in_guest(request, kernel, modules, Console(highlight=False)))
+        raise typer.Exit(check_in_guest(request, kernel, modules, console()))
     if modules is not None:
         raise UsageError("use --modules", "it is about a guest's kernel, and --kernel names none")
-    raise typer.Exit(run_check(request, Console(highlight=False)))
+    raise typer.Exit(run_check(request, console()))

@@ -25,7 +25,10 @@ IMPAIR_EPILOG = (
 )
 
 LabOption = Annotated[
-    str, typer.Option("--lab", "-l", metavar="NAME", help="Which lab; the only one that is up otherwise.")
+    str,
+    typer.Option(
+        "--lab", "-l", metavar="NAME", help="Which lab; otherwise $TESTBED_LAB, or the only one that is up."
+    ),
 ]
 HostName = Annotated[str, typer.Argument(metavar="HOST", help="A host of the lab.")]
 Words = Annotated[list[str] | None, typer.Argument(metavar="-- CMD…", show_default=False)]
@@ -39,8 +42,10 @@ def execute(host: HostName, words: Words = None, lab: LabOption = "") -> None:
 
 
 def shell(host: HostName, lab: LabOption = "") -> None:
-    """Open a shell on a host."""
+    """Open a shell on a host; or have one carry out what comes on standard input."""
     program = os.environ.get("SHELL") or "/bin/bash"
+    if not os.isatty(0):  # commands come from a file or pipe: there is nobody to be prompted
+        raise typer.Exit(_run(lab, host, [program], {}))
     if Path(program).name != "bash":
         raise typer.Exit(_run(lab, host, [program, "-i"], {"PS1": f"{host}$ "}))
     startup = os.memfd_create("bashrc")
@@ -56,9 +61,10 @@ exec {fd}<&-
 
 
 def _run(lab: str, host: str, words: list[str], env: dict[str, str], startup: int | None = None) -> int:
-    from testbed.keeper.client import Client
-    from testbed.keeper.enter import run_in
+    from testbed.keeper.client import Client, has_gone
+    from testbed.keeper.enter import KILLED, run_in
     from testbed.keeper.protocol import Enter
+    from testbed.keeper.registry import LAB_VARIABLE
     from testbed.keeper.words import need_root
 
     need_root(f"run a command on {host}")
@@ -66,8 +72,11 @@ def _run(lab: str, host: str, words: list[str], env: dict[str, str], startup: in
         value, (netns, cgroup) = client.ask_with_fds(Enter(host=host))
     if startup is not None:
         os.pwrite(startup, _BASHRC.format(fd=startup).encode(), 0)
-    told = {"TESTBED_LAB": value["lab"], "TESTBED_HOST": host}
-    return run_in(netns, cgroup, words, {**os.environ, **told, **env})
+    told = {LAB_VARIABLE: value["lab"], "TESTBED_HOST": host}
+    code = run_in(netns, cgroup, words, {**os.environ, **told, **env})
+    if code == KILLED and has_gone(client.record):  # whoever else killed it, that is not ours to say
+        typer.echo(f"testbed: the lab {client.record.name} went down, and {words[0]} with it", err=True)
+    return code
 
 
 def manage(host: HostName, lab: LabOption = "") -> None:

@@ -67,6 +67,9 @@ def _messages(client: Client, seconds: float | None) -> Iterator[dict[str, Any]]
     while (message := client.next_message(None if end is None else end - time.monotonic())) is not None:
         if "dropped" in message:
             raise TestbedError(f"watch {client.record.name} on", message["dropped"])
+        if "down" in message:
+            typer.echo(f"testbed: the lab {client.record.name} was taken down", err=True)
+            return
         yield message
 
 
@@ -180,6 +183,7 @@ def maps(
     """List the maps of the programs at work, or show what is in one."""
     from testbed.keeper.client import Client
     from testbed.keeper.protocol import Maps
+    from testbed.keeper.text import map_lines, shown, table
     from testbed.keeper.words import need_root
 
     need_root("look at maps")
@@ -188,80 +192,43 @@ def maps(
     if as_json:
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
     elif name:
-        for each in found:
-            _print_map(each)
+        for line in (line for each in found for line in map_lines(each)):
+            typer.echo(line)
     else:
         heads = ("name", "role", "type", "id", "key", "value", "max", "entries", "at")
         keys = ("name", "role", "type", "id", "key_size", "value_size", "max_entries", "entries", "where")
-        print_table([heads, *([_shown(each[key]) for key in keys] for each in found)])
-
-
-def _print_map(each: dict[str, Any]) -> None:
-    role = f", {each['role']}" if each["role"] else ""
-    typer.echo(f"{each['name']} ({each['type']}{role}, at {each['where']}): {len(each['items'])} entries")
-    for item in each["items"]:
-        typer.echo(f"  {item['words'] or _shown(item['key'])}: {_shown(item['value'])}")
-    if each["more"]:
-        typer.echo("  … and more")
-
-
-def _shown(value: object) -> str:
-    if value is None:
-        return "–"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def print_table(rows: list[Any]) -> None:
-    """Rows of words, in columns."""
-    widths = [max(len(str(cell)) for cell in column) for column in zip(*rows, strict=True)]
-    for row in rows:
-        typer.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+        for line in table([heads, *([shown(each[key]) for key in keys] for each in found)]):
+            typer.echo(line)
 
 
 def is_lab(names: list[Path]) -> bool:
-    """Whether what `inspect` is given is no file, but the name of a lab. `MachineError` without root."""
-    from testbed.keeper.registry import folder, living
-    from testbed.keeper.words import is_name, need_root
+    """Whether what `inspect` is given is the name of a lab; else it is for files.
 
-    if len(names) != 1 or names[0].exists() or not is_name(str(names[0])) or not folder().exists():
+    `UsageError` for a name that is neither's. `MachineError` without root, where there may be labs.
+    """
+    from testbed.keeper.registry import folder, survey
+    from testbed.keeper.words import is_name, need_root, unknown
+
+    if len(names) != 1 or names[0].exists() or not is_name(name := str(names[0])):
         return False
-    need_root(f"look for the lab {names[0]}")
-    return living(str(names[0])) is not None
+    if folder().exists():
+        need_root(f"look for the lab {name}")
+    labs = [record.name for record in survey(remove=False)[0]]
+    if name in labs:
+        return True
+    raise unknown(f"inspect {name}", "it is neither a file nor a lab that is up", name, labs, "labs")
 
 
 def inspect_lab(name: str, as_json: bool) -> None:
     """Everything of a lab but what is in its maps."""
     from testbed.keeper.client import Client
     from testbed.keeper.protocol import Inspect
+    from testbed.keeper.text import inspected
 
     with Client(name) as client:
         about = client.ask(Inspect())
     if as_json:
         typer.echo(json.dumps(about, indent=2, ensure_ascii=False))
         return
-    typer.echo(
-        f"{about['name']}, of {about['topology']}; process {about['pid']} keeps it; log: {about['log']}"
-    )
-    typer.echo(f"cgroup {about['cgroup']} of cgroup v2 {about['cgroups']}")
-    for host in about["hosts"]:
-        _print_host(host)
-    typer.echo("\nprograms")
-    heads = ("id", "name", "kind", "attached to", "set")
-    rows = [[_shown(each[key]) for key in ("id", "name", "kind", "at", "set")] for each in about["attached"]]
-    print_table([heads, *rows])
-
-
-def _print_host(host: dict[str, Any]) -> None:
-    role = f" ({host['role']})" if host["role"] else ""
-    typer.echo(f"\n{host['name']}{role}")
-    for each in host["addresses"]:
-        ip = each["address"].partition("/")[0]
-        typer.echo(f"  {each['interface']:<8}{each['address']}{'  managed' if ip in host['managed'] else ''}")
-    for route in host["routes"]:
-        typer.echo(f"  route   {route}")
-    typer.echo(f"  netns   {host['netns']}, cookie {_shown(host['netns_cookie'])}, broker {host['pid']}")
-    typer.echo(f"  cgroup  {host['cgroup']}")
-    for sock in host["sockets"]:
-        ends = sock["local"] if sock["state"] == "LISTEN" else f"{sock['local']} → {sock['remote']}"
-        queues = f"recv-q {sock['receive_queue']} send-q {sock['send_queue']}"
-        typer.echo(f"  socket  {sock['state']:<12} {ends}  {queues} cookie {sock['cookie']}")
+    for line in inspected(about):
+        typer.echo(line)

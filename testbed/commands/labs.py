@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from testbed.errors import TestbedError, UsageError, command
+
+if TYPE_CHECKING:
+    from testbed.topology.model import Topology
 
 UP_EPILOG = (
     "Examples:  [bold]sudo testbed up pair[/]  ·  "
@@ -64,7 +67,6 @@ def up(
 ) -> None:
     """Bring a lab up that stays up, with programs at work in it; `down` takes it down."""
     from testbed.keeper.words import need_root, valid_name
-    from testbed.topology.load import load_topology
 
     if program_set not in _SETS:
         raise UsageError("read --program-set", f"{program_set!r} is none of {', '.join(_SETS)}")
@@ -72,10 +74,10 @@ def up(
         raise UsageError("use --program-set", "--object says already what is to be at work")
     if abi and not objects:
         raise UsageError("use --abi", "it is about objects, and --object names none")
-    loaded = load_topology(topology, parse_counts(count or []))
+    loaded = load(topology, parse_counts(count or []))
     lab = valid_name(name or loaded.name)
     need_root(f"bring up the lab {lab}")
-    from testbed.keeper.registry import survey
+    from testbed.keeper.registry import default_lab, survey
     from testbed.keeper.setup import Plan
     from testbed.keeper.start import start, sweep
 
@@ -86,8 +88,28 @@ def up(
             raise UsageError(f"load {path}", "there is no such file")
     origin = str(Path(topology).absolute()) if os.sep in topology or "." in topology else topology
     about = start(Plan(lab, origin, loaded, paths, abi, program_set))  # type: ignore[arg-type]
-    for line in picture(about, is_only=len(survey(remove=False)[0]) == 1):
+    is_only = len(survey(remove=False)[0]) == 1 and default_lab() in {"", lab}
+    for line in picture(about, is_only=is_only):
         typer.echo(line)
+
+
+def load(topology: str, counts: dict[str, int]) -> Topology:
+    """A topology with other counts. `UsageError` where it has none that could be others."""
+    from testbed.topology.load import load_topology, topology_file
+    from testbed.topology.positions import read_document
+
+    loaded = load_topology(topology)
+    if not counts:
+        return loaded
+    data: Any = read_document(topology_file(topology).read_text(encoding="utf-8-sig")).data
+    hosts = data["hosts"]
+    if not any(isinstance(host, dict) and "count" in host for host in hosts.values()):
+        raise UsageError(
+            f"use --count with {topology}",
+            "it is for hosts that have a count, and none of this topology's has one",
+            f"its hosts: {', '.join(hosts)}; docs/topologies.md says what a count is",
+        )
+    return load_topology(topology, counts)
 
 
 def parse_counts(words: list[str]) -> dict[str, int]:
@@ -102,7 +124,7 @@ def parse_counts(words: list[str]) -> dict[str, int]:
 
 
 def picture(about: dict[str, Any], *, is_only: bool = True) -> list[str]:
-    """A lab in a few lines, and what to do with it next. ``is_only``: no other is up."""
+    """A lab in a few lines, and what to do with it next. ``is_only``: commands need no --lab."""
     lines = [f"{about['name']} is up, of {about['topology']}; process {about['pid']} keeps it"]
     width = max((len(host["name"]) for host in about["hosts"]), default=0)
     for host in about["hosts"][:_HOSTS_SHOWN]:
@@ -144,7 +166,8 @@ def down(
         raise UsageError("use --all", "labs are named too: say one or the other")
     for record in sweep():
         typer.echo(_dead(record.name, record.pid))
-    records = survey(remove=False)[0] if everything else [choose(name) for name in names or [""]]
+    how = command("down NAME")
+    records = survey(remove=False)[0] if everything else [choose(name, how) for name in names or [""]]
     for record in records:
         take_down(record)
         typer.echo(f"{record.name} is down")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 EPILOG = (
     "Examples:  [bold]sudo testbed replay failed.capsule.zip[/]"
-    "  ·  [bold]sudo testbed replay failed.capsule.zip --times 500[/]"
+    "  ·  [bold]sudo testbed replay failed.capsule.zip --here[/]"
     "  ·  [bold]testbed replay failed.capsule.zip --kernel 6.1 --times 50[/]"
     "  ·  [bold]sudo testbed replay failed.capsule.zip --test test_mine.py[/]     "
     "Exit codes: 0 none failed, 1 some failed, 2 usage, a bad file or not agreed to, 3 nothing could run."
@@ -38,34 +38,44 @@ def replay(
         Path | None,
         typer.Option("--test", metavar="FILE", help="The file of the test, where it is somebody's own."),
     ] = None,
+    here: Annotated[
+        bool, typer.Option("--here", help="Test bpf/ of this checkout: is it mended? Nothing is asked.")
+    ] = False,
+    objects: Annotated[
+        list[Path] | None,
+        typer.Option("--object", metavar="FILE", help="Test this object instead; once for each."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print an object instead.")] = False,
 ) -> None:
     """Run the scenario of a capsule again, many times, and print how often it fails.
 
     What is in the capsule is shown first. It asks before it loads objects, or sources that differ from
-    this testbed's, into the kernel; it runs nothing else of what a capsule carries.
+    this testbed's, into the kernel; it runs nothing else of what a capsule carries. With --here or
+    --object, it runs none of it.
     """
     from testbed.capsule.contents import read_capsule
     from testbed.capsule.guest import run_in_guest
     from testbed.capsule.replay import Request, prepare, print_capsule, print_outcome, run_here
+    from testbed.capsule.unpack import Instead
     from testbed.check import need_root
 
     console = Console(highlight=False)
     told = Console(stderr=True, highlight=False) if as_json else console
-    request = Request(times, family, test, yes)
+    instead = Instead(here, tuple(objects or ()))
+    request = Request(times, family, test, yes, instead)
     capsule = read_capsule(file)
     if not kernel:
         need_root("replay a scenario")
     if not as_json:
-        print_capsule(capsule, told)
+        print_capsule(capsule, instead, told)
     wanted = prepare(capsule, request, told, lambda words: typer.confirm(words, err=True))
     if kernel:
         with told.status(f"in a guest of Linux {kernel}"):
             outcome = run_in_guest(capsule, request, _in_guest(kernel))
     else:
         uname = platform.uname()
-        outcome = run_here(capsule, wanted, times, told, f"Linux {uname.release} {uname.machine}")
-    print_outcome(outcome, capsule, console, as_json=as_json)
+        outcome = run_here(capsule, wanted, request, told, f"Linux {uname.release} {uname.machine}")
+    print_outcome(outcome, capsule, instead, console, as_json=as_json)
     raise typer.Exit(outcome.exit_code)
 
 

@@ -71,8 +71,9 @@ class Matched:
     """Something that a gate did. ``time_ns`` is CLOCK_MONOTONIC, sequence numbers are those on the wire.
 
     ``verb`` is passed, dropped, held, duplicated, corrupted, or of what was held released or lost;
-    ``number`` counts the segments of the gate's kind, from 1. ``tuple`` runs from the host that sent
-    the segment. ``flags`` are byte 13 of TCP's header, ``payload`` is in bytes.
+    ``number`` counts the segments of the gate's kind, from 1; it is 0 of what was held before.
+    ``tuple`` runs from the host that sent the segment. ``flags`` are byte 13 of TCP's header,
+    ``payload`` is in bytes.
     """
 
     time_ns: int
@@ -91,7 +92,8 @@ class Matched:
     def words(self) -> str:
         """``held FIN ACK, 1st of hold(Fin)``."""
         size = f", {self.payload} B" if self.payload else ""
-        return f"{self.verb} {flag_names(self.flags)}{size}, {_ordinal(self.number)} of {self.gate}"
+        which = f", {_ordinal(self.number)} of {self.gate}" if self.number else f" by {self.gate}"
+        return f"{self.verb} {flag_names(self.flags)}{size}{which}"
 
     def __str__(self) -> str:
         source = endpoint(self.tuple.src, self.tuple.sport)

@@ -8,6 +8,7 @@ from typing import Any
 
 from testbed.bpf.kinds import Target
 from testbed.bpf.program_set import Program
+from testbed.keeper.interfaces import bridges, links
 from testbed.keeper.kept import Kept, Placed
 from testbed.kernel.route_dump import Route, routes
 from testbed.kernel.sockdiag import TcpSocket
@@ -46,6 +47,8 @@ def inspect(kept: Kept) -> About:
         for placed in kept.placed
         for program in placed.programs.programs.values()
     ]
+    found["links"] = links(kept)
+    found["bridges"] = bridges(kept)
     found["topology_as_dict"] = kept.lab.topology.as_dict()
     return found
 

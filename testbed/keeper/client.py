@@ -11,15 +11,15 @@ from typing import Any
 
 from testbed.closing import Closing
 from testbed.deadlines import scaled
-from testbed.errors import TestbedError
+from testbed.errors import TestbedError, UsageError
 from testbed.keeper import protocol
-from testbed.keeper.registry import choose, gone, socket_path
+from testbed.keeper.registry import LabGone, Record, choose, gone, socket_path
 
 ANSWER_DEADLINE_S = scaled(10.0)
 
 
 class Client(Closing):
-    """A connection to the keeper of the lab ``name``, or of the only one that is up."""
+    """A connection to the keeper of the lab ``name``, or of the one that `choose` has without a name."""
 
     def __init__(self, name: str = "") -> None:
         self.record = choose(name)
@@ -32,7 +32,7 @@ class Client(Closing):
             self._sock.connect(str(socket_path(self.record.name)))
         except OSError as error:
             self._sock.close()
-            raise TestbedError(
+            raise LabGone(
                 f"ask the lab {self.record.name}", "it is coming up, or going down", f"{self.record}"
             ) from error
         self._sock.settimeout(ANSWER_DEADLINE_S)
@@ -94,3 +94,15 @@ class Client(Closing):
 
     def close(self) -> None:
         self._sock.close()
+
+
+def has_gone(record: Record) -> bool:
+    """Whether a lab that was up has gone down, or is about to. A keeper that does not answer is there."""
+    try:
+        with Client(record.name) as client:
+            client.ask(protocol.About())
+            return client.record != record
+    except (LabGone, UsageError):
+        return True
+    except TestbedError:
+        return False

@@ -16,6 +16,8 @@ _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _FROM_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126  # exit codes, as shells have them
 _SIGNALLED = 128
+KILLED = _SIGNALLED + signal.SIGKILL
+"""The exit code of a command that SIGKILL ended, as all of a lab that goes down."""
 
 
 def run_in(netns_fd: int, cgroup_fd: int, argv: Sequence[str], env: Mapping[str, str]) -> int:

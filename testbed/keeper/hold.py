@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from testbed.errors import TestbedError
 from testbed.keeper.kept import Kept, Placed
-from testbed.keeper.process import be_keeper, hear, take_name, write_to
+from testbed.keeper.process import be_keeper, hear, new_log, take_name, write_to
 from testbed.keeper.registry import living
 from testbed.keeper.server import Stop
 from testbed.kernel.cgroup import await_end
@@ -21,7 +21,6 @@ from testbed.kernel.streams import let_go
 from testbed.kmesh.mesh import Mesh
 from testbed.lab.attached import Attached
 from testbed.lab.lab import Lab
-from testbed.logs import save_log
 from testbed.observe.tap import Tap
 from testbed.topology.model import LAB
 
@@ -39,7 +38,7 @@ def keep_in_child(
     keep it, it stays this one's, and the error is raised.
     """
     free = free_name(name)
-    log = save_log(f"keeper-{free}", "")
+    log = new_log(free)
     readable, writable = os.pipe2(os.O_CLOEXEC)
     with ExitStack() as stack:
         stack.callback(os.close, readable)
@@ -62,13 +61,24 @@ def keep_in_child(
 
 
 def free_name(wanted: str) -> str:
-    """A name of those letters that no lab has: ``close-v4``, ``close-v4-2``. None is taken by this."""
-    stem = re.sub(r"[^a-z0-9]+", "-", wanted.lower()).strip("-").lstrip("0123456789-")[:_LONGEST] or LAB
-    found, number = stem.rstrip("-"), 1
+    """A name of those letters that no lab has: ``close-v4``, ``close-v4-2``. None is taken by this.
+
+    Of one that is too long the end stays, where a test has its parameters.
+    """
+    words = re.sub(r"[^a-z0-9]+", "-", wanted.lower()).strip("-")
+    found, number = _shortened(words, _LONGEST), 1
     while living(found) is not None:
         number += 1
-        found = f"{stem[: _LONGEST - 5].rstrip('-')}-{number}"
+        found = f"{_shortened(words, _LONGEST - 5)}-{number}"
     return found
+
+
+def _shortened(words: str, most: int) -> str:
+    """The last of the words that are not too long together; of a single one, its end."""
+    end = words[-most:]
+    if len(words) > most and words[-most - 1] != "-":
+        end = end.partition("-")[2] or end
+    return end.lstrip("0123456789-") or LAB
 
 
 def _keep(
@@ -78,7 +88,7 @@ def _keep(
         os.setsid()
         let_go(lab.bench.outside)
         write_to(log)
-        take_name(name, f"{lab.topology.name} (a test's)", stack)
+        take_name(name, f"{lab.topology.name} (a test's)", log, stack)
         spawner = os.pidfd_open(lab.bench.spawner.pid)
         stack.callback(_await_spawner, spawner)
         kept = stack.enter_context(Kept(name, lab.topology.name, lab.bench, lab, ExitStack(), log=str(log)))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from testbed.errors import UsageError
+from testbed.errors import MachineError, UsageError
 from testbed.keeper.kept import Kept
 from testbed.keeper.words import unknown
 from testbed.kernel.ends import End
@@ -32,7 +33,8 @@ def find_link(kept: Kept, words: str) -> FoundLink:
     return _of_end(kept, host, interface) if colon else _of_name(kept, words)
 
 
-def _all(kept: Kept) -> list[FoundLink]:
+def all_links(kept: Kept) -> list[FoundLink]:
+    """Every link, in the order of the wiring."""
     lab = kept.lab
     return [
         FoundLink(
@@ -47,7 +49,7 @@ def _all(kept: Kept) -> list[FoundLink]:
 def _of_end(kept: Kept, name: str, interface: str) -> FoundLink:
     host = kept.host(name)
     names = []
-    for link in _all(kept):
+    for link in all_links(kept):
         for each, end in link.ends:
             if each is host:
                 names.append(end.name)
@@ -58,7 +60,7 @@ def _of_end(kept: Kept, name: str, interface: str) -> FoundLink:
 
 
 def _of_name(kept: Kept, words: str) -> FoundLink:
-    links = _all(kept)
+    links = all_links(kept)
     for link in links:
         hosts = [host.name for host, _ in link.ends]
         if words in {link.name, "-".join(hosts), "-".join(reversed(hosts))}:
@@ -79,9 +81,20 @@ def impair(kept: Kept, words: str, how: Sequence[str]) -> dict[str, Any]:
         raise UsageError(f"impair {words}", "nothing says how", f"such as delay=10ms loss=1%, or {CLEAR}")
     if list(how) == [CLEAR]:
         for host, end in link.ends:
-            mend_end(host.namespace.route, end)
+            with _naming("mend", host, end):
+                mend_end(host.namespace.route, end)
         return {"link": link.name, "impair": ""}
     spec = impair_spec(how)
     for host, end in link.ends:
-        impair_end(host.namespace.route, end, spec.netem())
+        with _naming("impair", host, end):
+            impair_end(host.namespace.route, end, spec.netem())
     return {"link": link.name, "impair": str(spec), "from": [host.name for host, _ in link.ends]}
+
+
+@contextmanager
+def _naming(do: str, host: Host, end: End) -> Iterator[None]:
+    """An error's interface with its host: each host has an eth0."""
+    try:
+        yield
+    except MachineError as error:
+        raise MachineError(f"{do} {host.name}:{end.name}", error.why, error.fix, error.details) from error

@@ -13,8 +13,12 @@ from testbed.errors import UsageError, command, errno_name
 from testbed.keeper.answers import kernel_id
 from testbed.keeper.kept import Kept, Placed
 from testbed.keeper.words import unknown
+from testbed.kernel.sockdiag import TcpSocket, TcpState
+from testbed.kmesh.abi import Direction
 from testbed.kmesh.profile import Role
 from testbed.kmesh.records import decode_address_key, decode_tuple
+from testbed.lab.family import endpoint
+from testbed.lab.host import Host
 
 _MOST = 10_000  # entries: what a keeper can tell without keeping others waiting
 _ROLES: tuple[Role, ...] = get_args(Role)
@@ -78,13 +82,43 @@ def _entries(kept: Kept, each: Map) -> int | str | None:
     return count if count < _MOST else f"{_MOST}+"
 
 
-def _storages(kept: Kept, each: Map) -> dict[int, bytes]:
-    """Its keys are sockets: by their cookies, on all hosts."""
-    return {
-        cookie: value
+def _storages(kept: Kept, each: Map) -> list[tuple[Host, int, bytes]]:
+    """Its keys are sockets: (the host, the socket's cookie, the value)."""
+    return [
+        (host, cookie, value)
         for host in kept.lab.hosts.values()
         for cookie, value in host.socket_storages(each.fd).items()
-    }
+    ]
+
+
+def _storage_items(kept: Kept, placed: Placed, each: Map) -> list[About]:
+    storages = _storages(kept, each)
+    ends = {sock.cookie: sock for host in {host for host, _, _ in storages} for sock in host.tcp_sockets()}
+    return [
+        _item(cookie, _socket_words(host, cookie, ends.get(cookie)), _storage(placed, each, data))
+        for host, cookie, data in storages
+    ]
+
+
+def _socket_words(host: Host, cookie: int, sock: TcpSocket | None) -> str:
+    words = f"socket {cookie} of {host.name}"
+    if sock is None:
+        return words
+    local, remote = endpoint(sock.local, sock.local_port), endpoint(sock.remote, sock.remote_port)
+    return f"{words}, {local}" if sock.state is TcpState.LISTEN else f"{words}, {local} → {remote}"
+
+
+def _storage(placed: Placed, each: Map, data: bytes) -> Any:
+    """By the names of the contract, as far as the era has them; ``asked_for`` as ``10.77.0.2:80``."""
+    if placed.mesh is None or role_of(placed, each.name) != "storage":
+        return decoded(each.value_type, data)
+    storage, known = placed.mesh.storage.decode(data), placed.mesh.storage.fields
+    values = {name: value for name, value in vars(storage).items() if name in known}
+    if storage.asked_for is not None:
+        values["asked_for"] = endpoint(*storage.asked_for)
+    if storage.direction in set(Direction):
+        values["direction"] = Direction(storage.direction).name
+    return values
 
 
 def _content(kept: Kept, placed: Placed, each: Map) -> About:
@@ -92,9 +126,7 @@ def _content(kept: Kept, placed: Placed, each: Map) -> About:
         why = f"a {map_type_name(each.type)} has no entries to look at"
         raise UsageError(f"show what is in {each.name}", why, f"what comes into it: {command('watch')}")
     if each.type == MapType.SK_STORAGE:
-        values = _storages(kept, each).items()
-        items = [_item(cookie, f"socket {cookie}", decoded(each.value_type, data)) for cookie, data in values]
-        return {"items": items, "more": False}
+        return {"items": _storage_items(kept, placed, each), "more": False}
     keys = list(itertools.islice(each, _MOST + 1))
     items = [
         _item(decoded(each.key_type, key), words_of_key(kept, placed, each, key), _value(each, key))

@@ -17,9 +17,11 @@ from typing import Any, NoReturn
 from testbed.errors import TestbedError
 from testbed.keeper import protocol
 from testbed.keeper.kept import Kept
-from testbed.keeper.registry import Record, register, socket_path
+from testbed.keeper.registry import Record, register, socket_path, survey
 from testbed.keeper.server import Server, Stop, Stopped
+from testbed.logs import prune_logs, save_log
 
+_LOG = "keeper-"
 _PIPE_CHUNK = 65536
 _BACKLOG = 128
 
@@ -63,9 +65,28 @@ def own_record(name: str, topology: str) -> Record:
     return Record(name, topology, os.getpid(), time.time(), shlex.join(words))
 
 
-def take_name(name: str, topology: str, stack: ExitStack) -> None:
-    """Registers this process as the keeper of that name, until ``stack`` closes."""
+def take_name(name: str, topology: str, log: Path, stack: ExitStack) -> None:
+    """Registers this process as the keeper of that name, until ``stack`` closes.
+
+    When that is in order, its log goes too where nothing was written into it: before the name is free
+    again, since the next one of that name has a log of the same name.
+    """
     register(own_record(name, topology), stack)
+
+    def remove_empty(kind: type[BaseException] | None, *_: object) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if (kind is None or issubclass(kind, Stopped)) and log.exists() and log.stat().st_size == 0:
+            log.unlink()
+
+    stack.push(remove_empty)
+
+
+def new_log(name: str) -> Path:
+    """An empty log for the keeper of that name. Of the labs that are gone, the newest logs stay."""
+    log = save_log(f"{_LOG}{name}", "")
+    prune_logs(_LOG, {log.stem, *(f"{_LOG}{record.name}" for record in survey(remove=False)[0])})
+    return log
 
 
 def listen(name: str) -> socket.socket:

@@ -18,6 +18,9 @@ from testbed.errors import MachineError, TestbedError, UsageError, command, errn
 from testbed.keeper.words import unknown, uptime
 from testbed.kernel import ownership
 
+LAB_VARIABLE = "TESTBED_LAB"
+"""The environment variable that names the lab which commands are about."""
+
 
 @dataclass(frozen=True)
 class Record:
@@ -151,24 +154,45 @@ def _parse(path: Path, text: bytes) -> Record:
     return record
 
 
-def choose(name: str = "") -> Record:
-    """The lab of that name, else the only one that is up. `UsageError` where that is none, or several."""
+def choose(name: str = "", how: str = "--lab NAME") -> Record:
+    """The lab of that name; else the one that ``TESTBED_LAB`` names, else the only one that is up.
+
+    `UsageError` where that is none, or several: ``how`` says which one is meant.
+    """
     up, _ = survey(remove=False)  # who removes it says so
     names = [record.name for record in up]
-    if name:
+    told = "" if name else default_lab()
+    if wanted := name or told:
         for record in up:
-            if record.name == name:
+            if record.name == wanted:
                 return record
-        if up:
-            raise unknown(f"find the lab {name}", "none of that name is up", name, names, "labs that are up")
+        raise _not_up(wanted, names, f"{LAB_VARIABLE}={told} names it; say another: {how}" if told else "")
     if not up:
-        what = f"find the lab {name}" if name else "find the lab"
-        raise UsageError(what, "none is up", f"bring one up: {command('up pair')}")
+        raise UsageError("find the lab", "none is up", f"bring one up: {command('up pair')}")
     if len(up) > 1:
-        raise UsageError("choose a lab", f"several are up: {', '.join(names)}", "say which: --lab NAME")
+        raise UsageError("choose a lab", f"several are up: {', '.join(names)}", f"say which: {how}")
     return up[0]
 
 
-def gone(name: str) -> TestbedError:
+def default_lab() -> str:
+    """The lab that the environment names, as it does of who runs in one; empty where it names none."""
+    return os.environ.get(LAB_VARIABLE, "")
+
+
+def _not_up(name: str, up: list[str], why_it: str) -> UsageError:
+    what = f"find the lab {name}"
+    if not up:
+        fix = f"bring one up: {command('up pair')}"
+        return UsageError(what, "none is up", f"{fix} ({why_it})" if why_it else fix)
+    if why_it:
+        return UsageError(what, "none of that name is up", f"{why_it} (labs that are up: {', '.join(up)})")
+    return unknown(what, "none of that name is up", name, up, "labs that are up")
+
+
+class LabGone(TestbedError):
+    """A lab that goes down, or has gone, while it is asked."""
+
+
+def gone(name: str) -> LabGone:
     """What is said when a lab goes down while it is asked."""
-    return TestbedError(f"ask the lab {name}", "it is gone", f"{command('ls')} lists those that are up")
+    return LabGone(f"ask the lab {name}", "it is gone", f"{command('ls')} lists those that are up")

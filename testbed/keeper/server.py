@@ -228,8 +228,11 @@ class Server(Closing):
             self._let_go(client)
 
     def close(self) -> None:
-        """Lets everybody go. Who watches sees the end of it."""
+        """Lets everybody go. Who watches is told when that is because the lab is taken down."""
         for client in list(self._clients.values()):
+            if client.wants is not None and self._stop.requested and not client.is_last:
+                client.unsent.append({"down": True})
+                self._flush(client)
             self._let_go(client)
         self._undo.close()
 

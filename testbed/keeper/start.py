@@ -14,14 +14,13 @@ from typing import Any, NoReturn
 from testbed.deadlines import scaled
 from testbed.errors import TestbedError
 from testbed.keeper.kept import Kept
-from testbed.keeper.process import be_keeper, hear, take_name, write_to
+from testbed.keeper.process import be_keeper, hear, new_log, take_name, write_to
 from testbed.keeper.registry import Record, living, survey, taken
 from testbed.keeper.server import Stop, Stopped
 from testbed.keeper.setup import Plan, bring_up
 from testbed.kernel.cgroup import await_end, cgroup_root
 from testbed.kernel.ownership import reap
 from testbed.kernel.syscalls import die_with_parent, pidfd_send_signal
-from testbed.logs import save_log
 
 END_DEADLINE_S = scaled(15.0)
 
@@ -34,7 +33,7 @@ def start(plan: Plan) -> Any:
     """
     if (owner := living(plan.name)) is not None:
         raise taken(owner)
-    log = save_log(f"keeper-{plan.name}", "")
+    log = new_log(plan.name)
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
@@ -62,7 +61,7 @@ def _keep(plan: Plan, log: Path, tell: int, parent: int) -> NoReturn:
         die_with_parent(signal.SIGTERM)  # until the lab is ready: then nobody needs it who asked for it
         if os.getppid() != parent:
             raise Stopped
-        take_name(plan.name, plan.origin, stack)
+        take_name(plan.name, plan.origin, log, stack)
         kept = stack.enter_context(bring_up(plan, log, stop.check))
         os.chdir("/")  # paths are relative until here
         die_with_parent(0)

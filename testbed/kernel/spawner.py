@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from socket import AF_NETLINK, AF_UNIX, SOCK_RAW, SOCK_SEQPACKET, socketpair
 from socket import socket as Socket
+from threading import Lock
 from typing import Any
 
 from testbed.closing import Closing
@@ -107,6 +108,7 @@ class Namespace:
         self.name = name
         self.let_go = let_go
         self.pid = pid
+        self._lock = Lock()
         self.netns_fd = netns.fd
         self.route = route
         self.diag = diag
@@ -122,7 +124,8 @@ class Namespace:
         self._undo.callback(self.end)
 
     def _ask(self, message: Sequence[object], fds: Sequence[int] = ()) -> tuple[list[Any], list[int]]:
-        return _ask(self._control, f"the broker of {self.name}", message, fds)
+        with self._lock:  # a test's threads share its hosts
+            return _ask(self._control, f"the broker of {self.name}", message, fds)
 
     def socket(self, family: int, kind: int, protocol: int = 0) -> Socket:
         """A socket born in this namespace and cgroup; no copy of it is left. `OSError` as usual."""

@@ -5,10 +5,9 @@ A record and a change are told at the callback that they come of, where there is
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 
 from testbed.bpf.maps import Map
 from testbed.kernel.sockdiag import TcpState
@@ -31,6 +30,7 @@ from testbed.observe.maps import Change, MapWatch
 
 _WATCHED: tuple[Role, ...] = ("managed", "auth_results", "sockhash", "original_destinations", "metrics")
 _ACTED_ON = {Op.TCP_CONNECT, Op.ACTIVE_ESTABLISHED, Op.PASSIVE_ESTABLISHED, Op.STATE}
+_Sockets = Callable[[], AbstractContextManager[list[tuple[int, int]]]]
 _MANY = 64  # sockets whose storage is read each time
 _Key = tuple[ConnTuple, Direction, TcpState]
 
@@ -38,7 +38,9 @@ _Key = tuple[ConnTuple, Direction, TcpState]
 class MeshTeller:
     """Watches the set at work in a lab. ``sockets`` gives cookie and descriptor of the test's open ones."""
 
-    def __init__(self, mesh: Mesh, sockets: Callable[[], Iterator[tuple[int, int]]]) -> None:
+    def __init__(
+        self, mesh: Mesh, sockets: Callable[[], AbstractContextManager[list[tuple[int, int]]]]
+    ) -> None:
         self._mesh = mesh
         self._sockets = sockets
         maps: dict[str, Map] = {role: found for role in _WATCHED if (found := mesh.map_of(role)) is not None}
@@ -58,12 +60,17 @@ class MeshTeller:
         self._watch.note(by_user, last=last)
         if self._storage_map is None:
             return
-        for cookie, fd in itertools.islice(self._sockets(), _MANY):
+        with self._sockets() as there:
+            self._note_storages(there[:_MANY], by_user, since)
+
+    def _note_storages(self, there: Sequence[tuple[int, int]], by_user: bool, since_ns: int) -> None:
+        assert self._storage_map is not None, "asked for where there is one"
+        for cookie, fd in there:
             value = self._storage_map.get(fd.to_bytes(4, "little"))
             before = self._storages.get(cookie)
             if value != before:
                 key = cookie.to_bytes(8, "little")
-                since = since if cookie in self._storages else 0  # before this the socket was nobody's
+                since = since_ns if cookie in self._storages else 0  # before this the socket was nobody's
                 until = self._watch.since_ns
                 self._storage_changes.append(Change(since, until, "storage", key, before, value, by_user))
             if value is not None:
@@ -74,7 +81,9 @@ class MeshTeller:
         self.note(last=True)
         yield from self._records(callbacks)
         for change in (*self._watch.changes, *self._storage_changes):
-            yield self._change(change, callbacks)
+            told = self._change(change, callbacks)
+            if told is not None:
+                yield told
 
     def _records(self, callbacks: Sequence[Callback]) -> Iterator[Event]:
         due = _due(callbacks)
@@ -118,7 +127,12 @@ class MeshTeller:
                     told = True
                     yield f"malformed: {error}"
 
-    def _change(self, change: Change, callbacks: Sequence[Callback]) -> Event:
+    def _change(self, change: Change, callbacks: Sequence[Callback]) -> Event | None:
+        """None for one that has nothing a person would look at: the time of a report in a storage.
+
+        It is told at the callback that it comes of; where several can have made it, at the last of them,
+        as something that was so by then.
+        """
         text, connection, cookie, details = self._told(change)
         details = {"map": change.name, "from_ns": change.from_ns, "to_ns": change.to_ns, **details}
         time_ns, host = change.to_ns, None
@@ -130,8 +144,14 @@ class MeshTeller:
                 and change.from_ns <= each.time_ns <= change.to_ns
                 and _fits(each, connection, cookie, details)
             ]
-            if fitting:  # what was not there before came of the first that could bring it
-                time_ns, _, host, *_ = fitting[0 if change.before is None else -1]
+            if fitting:
+                time_ns = fitting[-1].time_ns
+            if len(fitting) == 1:
+                host = fitting[0].host
+            elif fitting:
+                text = f"by now {text}"
+        if not text:
+            return None
         who = "user space: " if change.by_user else ""
         return Event(
             time_ns, Kind.CHANGE, who + text, host, cookie=cookie, connection=connection, details=details
@@ -167,6 +187,8 @@ class MeshTeller:
         after = self._mesh.storage.decode(change.after)
         before = self._mesh.storage.decode(change.before) if change.before is not None else Storage()
         words = [word for word in _fields(after) if change.before is None or word not in _fields(before)]
+        if change.before is not None and not words:
+            return "", None, cookie, {}
         return f"storage {'+' if change.before is None else '='} {' '.join(words)}", None, cookie, {}
 
 

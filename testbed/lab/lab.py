@@ -41,6 +41,8 @@ class Lab(Closing):
         self.hosts: dict[str, Host] = {}
         self.witnesses: list[Witness] = []
         self.chronicles: list[Chronicle] = []
+        self.holds = False
+        """Whether its connections are to stay as they are when a test fails, for whoever looks then."""
         with ExitStack() as stack:
             observer = bench.next_lab()
             self.observer_fd = make_cgroup(observer, stack)

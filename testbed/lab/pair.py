@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from contextlib import ExitStack
+from types import TracebackType
 
 from testbed.closing import Closing
 from testbed.lab.family import ConnTuple, Family
@@ -15,13 +16,21 @@ from testbed.lab.wait import DEADLINE_S
 class Connection(Closing):
     """An established connection: both plain sockets, and the tuple that it is known by."""
 
-    def __init__(self, client: socket.socket, server: socket.socket) -> None:
+    def __init__(self, client: socket.socket, server: socket.socket, *, holds: bool = False) -> None:
+        """``holds``: a block that fails leaves both sockets open."""
+        self.holds = holds
         self.client = client
         self.server = server
         self.tuple = ConnTuple.of_client(client)
 
     def __repr__(self) -> str:
         return f"<Connection {self.tuple}>"
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None or not self.holds:
+            self.close()
 
     def close(self) -> None:
         """Closes both sockets, the client's first. Closing again is harmless."""
@@ -67,6 +76,6 @@ class Pair:
             server, _ = listener.accept()
             undo.callback(server.close)
             server.settimeout(DEADLINE_S)
-            connection = Connection(client, server)
+            connection = Connection(client, server, holds=self.lab.holds)
             undo.pop_all()
         return connection

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import select
 import struct
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager
@@ -54,14 +53,11 @@ class Redirect:
 
 
 class Redirected(Sequence[Redirect], Closing):
-    """What was redirected in a lab, oldest first. It is one of the lab's witnesses, to the lab's end."""
+    """What was redirected in a lab, oldest first. A witness of the lab while connects are redirected."""
 
     def __init__(self, ring: RingReader) -> None:
         self._ring = ring
         self._redirects: list[Redirect] = []
-        # Of its own: this outlives the program, and is waited for then too. The interpreter closes it.
-        self._poll = select.epoll()
-        self._poll.register(ring.fileno(), select.EPOLLIN)
         ring.take()  # what another lab left
         self._is_open = True
 
@@ -72,7 +68,7 @@ class Redirected(Sequence[Redirect], Closing):
 
     def fileno(self) -> int:
         """A descriptor that is readable when a connect() has been redirected."""
-        return self._poll.fileno()
+        return self._ring.fileno()
 
     def pending(self, present: Set[int]) -> list[str]:  # noqa: ARG002 (a witness's)
         """Nothing: a connect() has been redirected before its socket is more than a closed one."""
@@ -105,7 +101,6 @@ class Redirected(Sequence[Redirect], Closing):
         if self._is_open:
             self.read()
             self._is_open = False
-            self._poll.unregister(self._ring.fileno())
 
 
 class Redirection(Closing):
@@ -135,6 +130,7 @@ class Redirection(Closing):
             stack.callback(setattr, self, "_lab", None)
             told = stack.enter_context(Redirected(self._ring))
             lab.witnesses.append(told)
+            stack.callback(lab.witnesses.remove, told)
             lab.chronicles.append(told)
             for program in self._set.programs.values():
                 attach(program, lab.observer_fd, stack)

@@ -24,6 +24,10 @@ def check_in_guest(request: CheckRequest, kernel: str, modules: Path | None, con
     """
     if request.list_only or request.stories is not None:
         raise UsageError("use --list or --stories with --kernel", "they are about this machine's own run")
+    if request.hold or request.run is not None or request.capsule is not None:
+        raise UsageError(
+            "use --hold-on-fail, --run or --capsule with --kernel", "a guest is gone when its run has ended"
+        )
     if not (request.workers == "auto" or request.workers.isdecimal()):
         raise UsageError("read -n", f"{request.workers!r} is neither a number nor auto")
     subject = Subject(

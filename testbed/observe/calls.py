@@ -62,6 +62,8 @@ class CallLog:
         self.raw: list[RawCall] = []
         self.sockets: WeakSet[RecordedSocket] = WeakSet()
         """Those that somebody still holds, open or closed."""
+        self.lock = threading.Lock()
+        """Held while one is made or closed: who has it can go by their descriptors."""
         self._every = every
         self._until = every
         self._thread = threading.get_ident()

@@ -77,6 +77,8 @@ class _Sorter:
         """Whose an event is; a connection of its own where nobody was seen to connect."""
         known = self._by_cookie.get(each.cookie or 0, [])
         if each.connection is None or (known and each.kind is Kind.STATE):  # a closed socket has no port
+            if each.details.get("new") == "SYN_SENT":  # the next callback is the one that begins it
+                return next((one for one in known if one.since_ns >= each.time_ns), None)
             return self._latest(known, each)
         same = self._by_ends.setdefault(_ends(each.connection), [])
         if not same:

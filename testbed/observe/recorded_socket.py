@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable
 from functools import wraps
 from socket import SO_ERROR, SO_SNDTIMEO, SOL_SOCKET
@@ -23,6 +24,7 @@ class Notes(Protocol):
     """Takes calls down, and knows the sockets whose calls they are."""
 
     sockets: WeakSet[RecordedSocket]
+    lock: threading.Lock
 
     def note(self, call: RawCall) -> None:
         """A call has ended."""
@@ -113,7 +115,7 @@ class RecordedSocket(Socket):
     bind = _recorded("bind")
     connect = _recorded("connect")
     connect_ex = _recorded("connect_ex")
-    detach = _recorded("detach")
+    _detach = _recorded("detach")
     listen = _recorded("listen")
     recv = _recorded("recv")
     recv_into = _recorded("recv_into")
@@ -147,8 +149,20 @@ class RecordedSocket(Socket):
             super().close()
             return
         begin = monotonic_ns()
-        super().close()
+        if self.log is None:
+            super().close()
+            return
+        with self.log.lock:
+            super().close()
         self.noted(begin, "close", (), None)
+
+    def detach(self) -> int:
+        """As that of socket."""
+        if self.log is None:
+            return super().detach()
+        with self.log.lock:
+            number: int = self._detach()
+        return number
 
     def dup(self) -> RecordedSocket:
         """As that of socket; it notes its calls too."""
@@ -183,7 +197,8 @@ def recorded_socket(made: Socket, log: Notes, host: str) -> RecordedSocket:
     timeout = made.gettimeout()
     kind, proto = made.type, made.proto
     recorded = RecordedSocket(made.family, kind, proto, made.detach(), log=log, host=host)
-    log.sockets.add(recorded)
+    with log.lock:
+        log.sockets.add(recorded)
     if recorded.gettimeout() != timeout:
         recorded.settimeout(timeout)
     return recorded

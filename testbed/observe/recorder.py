@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from socket import SOCK_STREAM
 from typing import Protocol
 
@@ -105,11 +105,20 @@ class Recorder(Closing):
             except EventsLost as error:
                 self._lost[type(each).__name__] = str(error)
 
-    def open_sockets(self) -> Iterator[tuple[int, int]]:
-        """The cookie and the descriptor of each TCP socket that the test has open."""
-        for each in list(self.calls.sockets):
-            if (fd := each.fileno()) >= 0 and each.type == SOCK_STREAM:
-                yield each.cookie, fd
+    @contextmanager
+    def open_sockets(self) -> Iterator[list[tuple[int, int]]]:
+        """The cookie and the descriptor of each TCP socket that the test has open, and keeps open meanwhile.
+
+        None of them while another thread is closing one, which may take as long as it likes.
+        """
+        if not self.calls.lock.acquire(blocking=False):
+            yield []
+            return
+        try:
+            there = [(each.cookie, each.fileno()) for each in self.calls.sockets if each.type == SOCK_STREAM]
+            yield [(cookie, fd) for cookie, fd in there if fd >= 0]
+        finally:
+            self.calls.lock.release()
 
     @property
     def frames(self) -> list[Frame]:
@@ -263,8 +272,9 @@ def _flags(segment: Segment) -> str:
 
 
 def _told(segment: Segment, seq: int, again: bool) -> str:
-    """``SYN``, ``SYN,ACK``, ``ACK``, ``PSH,ACK 27 B at 1``, ``FIN,ACK at 28 again``."""
-    words = [_flags(segment)]
+    """``SYN``, ``SYN,ACK``, ``ACK``, ``27 B at 1``, ``FIN,ACK at 28 again``."""
+    plain = segment.payload_length and segment.flags in {TcpFlag.ACK, TcpFlag.ACK | TcpFlag.PSH}
+    words = [] if plain else [_flags(segment)]
     if segment.payload_length:
         words.append(f"{segment.payload_length} B")
     if segment.payload_length or segment.flags & TcpFlag.FIN:

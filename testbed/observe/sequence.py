@@ -60,7 +60,7 @@ def _draw(one: ConnectionStory, story: Story, width: int, begin: int) -> str:
     client, server = one.client or "(nobody)", one.server or "(nobody)"
     lines = [f"#{one.number}  {one.tuple}   {client} → {server}"]
     lines += _compared([each for each in story.differences if _is_about(each, one)], width)
-    titles = (f"{client} (client)", "wire", f"{server} (server)", "maps and rings")
+    titles = (_title(one.client, "client"), "wire", _title(one.server, "server"), "maps and rings")
     lines.append(_row("µs", [[title] for title in titles], columns))
     lines.append("─" * width)
     events = [*_folded(one.events), *(each for each in story.others if _touches(each, one))]
@@ -68,6 +68,11 @@ def _draw(one: ConnectionStory, story: Story, width: int, begin: int) -> str:
     events += [_expected(each) for each in story.differences if _is_about(each, one) and each.time_ns]
     lines += _rows(sorted(events, key=lambda event: event.time_ns), one, columns, begin)
     return "\n".join(lines)
+
+
+def _title(host: str | None, role: str) -> str:
+    """A host with what it is to the connection, unless its name says so."""
+    return f"(no {role})" if host is None else host if host == role else f"{host} ({role})"
 
 
 def _rows(events: Sequence[Event], one: ConnectionStory, columns: _Columns, begin: int) -> Iterator[str]:

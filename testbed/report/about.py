@@ -34,7 +34,7 @@ class About:
 
 
 def _first_line(text: str | None, otherwise: str) -> str:
-    return (text or otherwise).strip().splitlines()[0]
+    return next(iter((text or "").strip().splitlines() or otherwise.strip().splitlines()), "")
 
 
 class Grouped(Protocol):

@@ -5,6 +5,8 @@ Kept with the test's item, so that each of the plugins finds it.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from testbed.errors import EventsLost, WaitExpired, command
+from testbed.errors import EventsLost, UsageError, WaitExpired, command, errno_name
 from testbed.report.about import about
 
 if TYPE_CHECKING:
@@ -44,6 +46,25 @@ HELD_LAB: pytest.StashKey[str] = pytest.StashKey()
 """Of an item: the lab of it that was left up, which is another process's."""
 _WIDTH = 120
 _DRAWN = 3  # connections
+
+
+def need_folders(record: str, run: Path | None, capsule: Path | None) -> None:
+    """`UsageError` where what is asked for cannot be kept: before anything runs."""
+    for option, folder in (("--run", run), ("--capsule", capsule)):
+        if folder is None:
+            continue
+        if record == "off":
+            raise UsageError(f"use {option}", "with --record off there is nothing to keep")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"make the directory {folder} ({option})", errno_name(error.errno or 0)
+            ) from error
+        if option == "--run" and any(folder.iterdir()):
+            raise UsageError(f"keep a run in {folder}", "there is something in it already")
+        if not os.access(folder, os.W_OK):
+            raise UsageError(f"write into {folder} ({option})", errno_name(errno.EACCES))
 
 
 class Recording:
@@ -154,6 +175,14 @@ def violations_by(item: pytest.Item, error: BaseException | None) -> tuple[Viola
 def story_of(item: pytest.Item) -> tuple[Story, bytes | None] | None:
     """The story that was put together, and its packets as pcapng."""
     return item.stash.get(_STORY, None)
+
+
+def forget(item: pytest.Item) -> None:
+    """Lets go of what is kept with a test: pytest keeps the test to the end of the run."""
+    if ORACLE in item.stash:
+        del item.stash[ORACLE]
+    if _STORY in item.stash:
+        del item.stash[_STORY]
 
 
 def drawn(story: Story) -> str:

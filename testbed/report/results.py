@@ -26,6 +26,13 @@ class Result:
     details: str
     violated: tuple[str, ...] = ()
     """What of the contract was not kept, in kinds that scenarios share."""
+    failed_at: str = ""
+    """Where a test stopped: the file and the line of an assertion."""
+
+    @property
+    def alike(self) -> tuple[str, ...]:
+        """What this failure has in common with others."""
+        return self.violated or ((f"at {self.failed_at}",) if self.failed_at else ())
 
 
 class Collector:
@@ -94,12 +101,18 @@ class Collector:
             seconds,
             details,
             tuple(json.loads(str(properties.get(VIOLATED, "[]")))) or (before.violated if before else ()),
+            _failed_at(report) or (before.failed_at if before else ""),
         )
 
 
 def _text(report: pytest.TestReport) -> str:
     """Without the line that says which worker it was."""
     return "\n".join(line for line in report.longreprtext.splitlines() if not line.startswith("[gw"))
+
+
+def _failed_at(report: pytest.TestReport) -> str:
+    crash = getattr(report.longrepr, "reprcrash", None)
+    return f"{Path(crash.path).name}:{crash.lineno}" if report.failed and crash is not None else ""
 
 
 def _details(report: pytest.TestReport) -> str:

@@ -58,25 +58,26 @@ class Selection:
         words.append("--capture=sys")  # cheaper than that of descriptors, and only Python writes here
         words += [word for name in (*_PLUGINS, *(f"no:{each}" for each in _WITHOUT)) for word in ("-p", name)]
         if self.families:
-            words += ["--family", self.families]
+            words.append(f"--family={self.families}")
         if self.expression:
             # a name as it is printed, 4_close::x[v4], is in a module and in a test
-            words += ["-k", _PRINTED_NAME.sub(r"(\1 and \2)", self.expression)]
+            words.append("-k" + _PRINTED_NAME.sub(r"(\1 and \2)", self.expression))
         if self.abi:
-            words += ["--abi", str(Path(self.abi).resolve()) if Path(self.abi).is_file() else self.abi]
-        words += ["--record", self.record]
+            words.append(f"--abi={Path(self.abi).resolve() if Path(self.abi).is_file() else self.abi}")
+        words.append(f"--record={self.record}")
         for option, text in (("--under-test", self.under_test), ("--asked-by", self.asked_by)):
-            words += [option, text] if text else []
+            words += [f"{option}={text}"] if text else []
         words += ["--hold-on-fail"] if self.hold else []
         for option, path in (("--run", self.run), ("--capsule", self.capsule)):
-            words += [option, str(path.resolve())] if path is not None else []
+            words += [f"{option}={path.resolve()}"] if path is not None else []
         words += _each("--object", [str(path.resolve()) for path in self.objects])
         words += _each("--tail-call", self.tail_calls)
         return words + _each("--inner-map", self.inner_maps)
 
 
 def _each(option: str, values: Sequence[str]) -> list[str]:
-    return [word for value in values for word in (option, value)]
+    """In one word: pytest would look for options of its own in a value that stands alone."""
+    return [f"{option}={value}" for value in values]
 
 
 @contextmanager

@@ -9,8 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from testbed.errors import command
 from testbed.report.results import Result, short_name
 
+_TOLD = 5  # failures whose stories are printed
 _SHOWN = {
     "passed": ("pass", "green"),
     "failed": ("FAIL", "bold red"),
@@ -57,24 +59,27 @@ def verdict_table(results: Sequence[Result], families: Sequence[str]) -> Table:
 def print_failures(console: Console, results: Sequence[Result]) -> None:
     """Each failure: its name, its title, and why.
 
-    Those that violate nothing of the contract that has not been shown before are counted.
+    Those that violate nothing of the contract that has not been shown before, or stopped at the same
+    line, are counted.
     """
     shown: set[str] = set()
     alike: list[Result] = []
+    number = 0
     for result in results:
         if result.outcome not in {"failed", "error"}:
             continue
-        if result.violated and shown.issuperset(result.violated):
+        if result.alike and shown.issuperset(result.alike):
             alike.append(result)
             continue
-        shown.update(result.violated)
+        shown.update(result.alike)
         console.print()
         console.print(
             Text(f"{_SHOWN[result.outcome][0]} {short_name(result.nodeid)}", style="bold red"), soft_wrap=True
         )
         console.print(Text(f"     {result.about.title}", style="italic"), soft_wrap=True)
-        console.print(Text(result.details), soft_wrap=True)
-    counts = Counter(tuple(sorted(result.violated)) for result in alike)
+        number += 1
+        console.print(Text(result.details if number <= _TOLD else _first_words(result)), soft_wrap=True)
+    counts = Counter(tuple(sorted(result.alike)) for result in alike)
     if counts:
         console.print()
     for violated, count in counts.most_common():
@@ -83,6 +88,12 @@ def print_failures(console: Console, results: Sequence[Result]) -> None:
             (f"{count:>4} more {words} failed", "bold red"), f" as above: {', '.join(violated)}"
         )
         console.print(told, soft_wrap=True)
+
+
+def _first_words(result: Result) -> str:
+    """What went wrong, without its story: where many have failed, the first ones tell theirs."""
+    first, _, rest = result.details.partition("\n")
+    return f"{first}\n({rest.count(chr(10)) + 1} more lines: {command('story last')})" if rest else first
 
 
 def print_violations(console: Console, results: Sequence[Result]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import platformdirs
 
@@ -81,6 +82,16 @@ def new_folder(named: Path | None = None) -> tuple[Path, int]:
     except OSError as error:
         raise state_error(f"make a folder for the run in {place or runs_dir()}", error) from error
     return folder, fd
+
+
+def need_state() -> None:
+    """`MachineError` where no run could be kept: before one is begun."""
+    try:
+        runs_dir().mkdir(parents=True, exist_ok=True)
+        with folder_lock(runs_dir()), TemporaryDirectory(dir=runs_dir(), prefix=_REMOVED):
+            pass  # it can be written to
+    except OSError as error:
+        raise state_error(f"keep stories in {runs_dir()}", error) from error
 
 
 def _made(place: Path | None) -> Path:

@@ -147,6 +147,7 @@ def test_an_object_named_twice(testbed_command: Run, objects: dict[str, Path]) -
     assert "it is named twice" in done.stderr
 
 
+@pytest.mark.long
 def test_records_are_laid_out_as_the_object_says(testbed_command: Run, tmp_path: Path) -> None:
     """By its debug information; the difference from the profile is said. Without, the profile's holds."""
     subprocess.run(["cp", "-r", BPF, tmp_path / "bpf"], check=True)  # noqa: S607

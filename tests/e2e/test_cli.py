@@ -43,6 +43,7 @@ def test_a_check_prints_the_table(testbed_command: Run) -> None:
     assert "8 passed in" in lines[-1]
 
 
+@pytest.mark.long
 def test_families_are_columns(testbed_command: Run) -> None:
     done = testbed_command("check", "--family", "mapped", "-k", "enrols")
     assert done.stdout.splitlines()[0].split() == ["scenario", "mapped"]
@@ -57,6 +58,7 @@ def test_list_is_one_scenario_a_line_and_needs_no_root(testbed_command: Run) -> 
     assert "1_enrolment::port_929_enrols[v4]  port 929: the local address is managed" in lines
 
 
+@pytest.mark.long
 def test_junit(testbed_command: Run, tmp_path: Path) -> None:
     file = tmp_path / "out.xml"
     done = testbed_command("check", "-k", "enrols", "--junit", str(file), "-n", "2")
@@ -149,6 +151,7 @@ def test_without_btf(testbed_command: Run) -> None:
 UNMOUNT_CGROUP2 = "umount $(awk '/ - cgroup2 /{print $5}' /proc/self/mountinfo)"
 
 
+@pytest.mark.long
 def test_cgroup_v2_mounted_nowhere_is_mounted_privately(testbed_command: Run) -> None:
     done = testbed_command("check", "-k", "exactly_four", prefix=hiding(UNMOUNT_CGROUP2))
     assert done.returncode == 0, done.stderr
@@ -176,6 +179,7 @@ def test_without_bcc(testbed_command: Run, tmp_path: Path) -> None:
     assert "apt-get install python3-bpfcc" in done.stderr
 
 
+@pytest.mark.long
 def test_without_clang_the_tap_is_compiled_by_bcc(testbed_command: Run, tmp_path: Path) -> None:
     done = testbed_command("check", "-k", "exactly_four", "--family", "v6", env={"PATH": str(tmp_path)})
     assert done.returncode == 0, done.stderr
@@ -193,6 +197,7 @@ def test_the_unrelated_bcc_is_recognised(testbed_command: Run, tmp_path: Path) -
     assert "unrelated PyPI package" in done.stderr
 
 
+@pytest.mark.long
 def test_doctor_tries_everything(testbed_command: Run) -> None:
     done = testbed_command("doctor")
     assert done.returncode == 0, done.stdout
@@ -226,6 +231,7 @@ def test_version_and_help(testbed_command: Run) -> None:
         assert "Example" in done.stdout
 
 
+@pytest.mark.long
 def test_a_persons_own_pytest_settings_do_not_reach_a_check(testbed_command: Run) -> None:
     done = testbed_command("check", "-k", "enrols", env={"PYTEST_ADDOPTS": "--no-such-option"})
     assert done.returncode == 0, done.stderr
@@ -263,6 +269,7 @@ def test_a_reader_that_has_read_enough() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.long
 def test_output_that_cannot_be_written() -> None:
     def run(redirection: str, **env: str) -> tuple[int, str]:
         done = subprocess.run(

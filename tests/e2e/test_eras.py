@@ -124,6 +124,7 @@ def test_a_profile_of_ones_own(era_objects: Objects, testbed_command: Run, tmp_p
     assert "era       v1.1 (my own), as asked for" in done.stdout
 
 
+@pytest.mark.long
 def test_pytest_says_what_was_under_test(era_objects: Objects, tmp_path: Path) -> None:
     options = [word for path in era_objects["v0.3"][:1] for word in ("--object", str(path))]
     for workers in ((), ("-n", "1")):

@@ -71,6 +71,7 @@ ENDS = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("script", "options", "said", "more"), ENDS)
 def test_a_guest_that_does_not_last(script: str, options: tuple[str, ...], said: str, more: str) -> None:
     done = vm(*options, "--", "sh", "-c", script)
@@ -92,6 +93,7 @@ def test_a_qemu_that_is_killed() -> None:
     assert b"the guest did not last: lost: QEMU was killed by SIGKILL" in errors
 
 
+@pytest.mark.long
 def test_a_kernel_that_does_not_come_up(tmp_path: Path, testbed_command: Run) -> None:
     """This one resets the machine at once."""
     image = tmp_path / "vmlinux"
@@ -198,6 +200,7 @@ print(missing_bpf())
 """
 
 
+@pytest.mark.long
 def test_what_a_kernel_was_built_without() -> None:
     """The commands are BPF_PROG_LOAD and BPF_LINK_CREATE."""
     done = vm("--", "python3", "-c", WITHOUT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from testbed.keeper.start import take_down
 from testbed.lab.wait import eventually
 from tests.machine import belongings, picture
 
-CONFTEST = """
+TEST = """
 import pytest
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -35,9 +36,9 @@ def pytest_runtest_makereport(item, call):
 TEST = """
 def {name}(pair, mesh):
     mesh.manage(pair.server)
-    connection = pair.connect()
-    connection.client.sendall(b"unread")
-    assert not connection
+    with pair.connect() as connection:
+        connection.client.sendall(b"unread")
+        assert not connection
 """
 
 
@@ -51,18 +52,22 @@ def name() -> Iterator[str]:
             take_down(record)
 
 
-@pytest.mark.parametrize("more", [[], pytest.param(["-n", "2"], marks=pytest.mark.long)])
+TWO_FAILURES = ["-n", "2", "--family", "v4,v6"]
+
+
+@pytest.mark.parametrize("more", [["--family", "v4"], pytest.param(TWO_FAILURES, marks=pytest.mark.long)])
 def test_it_is_kept_as_it_was(tmp_path: Path, name: str, more: list[str]) -> None:
-    (tmp_path / "conftest.py").write_text(CONFTEST, encoding="utf-8")
+    """Of two workers' failures, the first; it is told what opens a shell in it."""
     (tmp_path / "test_it.py").write_text(TEST.format(name=name), encoding="utf-8")
     before = {each for kind in ("programs", "cgroups") for each in picture()[kind]}
-    words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--family", "v4", *more]
+    words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--hold-on-fail", *more]
     # Its end is heard on the pipes, which the keeper must not have.
     done = subprocess.run(
         [*words, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
     )
-    lab = name.replace("_", "-")
-    assert f"kept: {lab}" in done.stdout, done.stdout + done.stderr
+    (lab,) = re.findall(r"shell client --lab (\S+)", done.stdout)
+    of_test = name.removeprefix("test_").replace("_", "-")
+    assert [record.name for record in survey()[0] if of_test in record.name] == [lab]
     record = living(lab)
     assert record is not None
     held = belongings(record.pid)

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from testbed.keeper.registry import living, socket_path
 from testbed.kernel import ownership
 from testbed.kernel.cgroup import processes
 from testbed.lab.wait import eventually
+from testbed.logs import log_folder
 from tests.conftest import ROOT, Run
 from tests.labs import TESTBED, lab_up
 from tests.machine import belongings, cgroups_of, picture
@@ -104,13 +105,48 @@ def test_down_ends_all_of_it(testbed_command: Run) -> None:
     with lab_up(name, "pair", "--program-set", "none") as about:
         held = belongings(about["pid"])
         assert {what.split()[0] for what in held} >= {"cgroup", "process", "netns"}
-        with subprocess.Popen(
-            [*TESTBED, "exec", "-l", name, "client", "--", "sleep", "1000"], cwd=ROOT
-        ) as running:
-            eventually(lambda: "sleep" in commands_in(about["pid"]), awaited="sleep in the lab", deadline=10)
+        with sleeping(name, about["pid"]) as running, watching(name) as watcher:
             assert testbed_command("down", name).stdout == f"{name} is down\n"
-            assert running.wait(10) == 128 + signal.SIGKILL
+            assert_told_of_the_end(running, name)
+            assert watcher.communicate(timeout=10)[1] == f"testbed: the lab {name} was taken down\n"
+            assert watcher.returncode == 0
     assert_gone(held)
+    assert not (log_folder() / f"keeper-{name}.log").exists()
+
+
+@contextmanager
+def sleeping(name: str, keeper: int) -> Iterator[subprocess.Popen[str]]:
+    """A command that runs on the lab's client."""
+    words = [*TESTBED, "exec", "-l", name, "client", "--", "sleep", "1000"]
+    with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as running:
+        eventually(lambda: "sleep" in commands_in(keeper), awaited="sleep in the lab", deadline=10)
+        yield running
+
+
+@contextmanager
+def watching(name: str) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [*TESTBED, "watch", "-l", name],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as watcher:
+        assert watcher.stderr is not None
+        assert watcher.stderr.readline() == f"testbed: watching {name}\n"
+        yield watcher
+
+
+def assert_told_of_the_end(running: subprocess.Popen[str], name: str) -> None:
+    assert running.communicate(timeout=10)[1] == f"testbed: the lab {name} went down, and sleep with it\n"
+    assert running.returncode == 128 + signal.SIGKILL
+
+
+@pytest.mark.usefixtures("up")
+def test_a_command_that_is_killed_alone() -> None:
+    words = [*TESTBED, "exec", "-l", NAME, "client", "--", "sh", "-c", "kill -9 $$"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGKILL, "")
 
 
 def commands_in(pid: int) -> list[str]:
@@ -125,7 +161,11 @@ def test_a_killed_keeper_takes_its_lab_along(testbed_command: Run) -> None:
     name = f"{NAME}-k"
     with lab_up(name, "pair") as about:
         held = belongings(about["pid"])
-        os.kill(about["pid"], signal.SIGKILL)
+        with sleeping(name, about["pid"]) as running, watching(name) as watcher:
+            os.kill(about["pid"], signal.SIGKILL)
+            assert_told_of_the_end(running, name)
+            assert "it is gone" in watcher.communicate(timeout=10)[1]
+            assert watcher.returncode == ExitCode.CANNOT_RUN
         eventually(lambda: not Path(f"/proc/{about['pid']}").exists(), awaited="its end")
         assert f"{name} " not in testbed_command("ls").stdout
         assert_gone(held)
@@ -154,6 +194,7 @@ def test_what_was_removed_is_said(
     assert list((tmp_path / "labs").iterdir()) == []
 
 
+@pytest.mark.long
 def test_gc_removes_what_a_killed_keeper_left(testbed_command: Run) -> None:
     name = f"{NAME}-g"
     with lab_up(name, "pair", "--program-set", "none") as about:
@@ -188,6 +229,7 @@ def test_an_up_that_is_interrupted_leaves_nothing(number: signal.Signals, code: 
     eventually(lambda: not cgroups_of(record.pid), awaited="no cgroup of it", deadline=10)
 
 
+@pytest.mark.long
 def test_what_keeps_it_from_coming_up_is_told(testbed_command: Run, tmp_path: Path) -> None:
     (tmp_path / "bad.o").write_bytes(b"no object")
     done = testbed_command("up", "pair", "--name", f"{NAME}-b", "--object", str(tmp_path / "bad.o"))
@@ -196,6 +238,7 @@ def test_what_keeps_it_from_coming_up_is_told(testbed_command: Run, tmp_path: Pa
     assert living(f"{NAME}-b") is None
 
 
+@pytest.mark.long
 def test_two_labs_side_by_side(up: dict[str, Any]) -> None:  # noqa: ARG001 (that is the one)
     with (
         lab_up(f"{NAME}-2", "pair", "--program-set", "none"),
@@ -204,6 +247,7 @@ def test_two_labs_side_by_side(up: dict[str, Any]) -> None:  # noqa: ARG001 (tha
         Client()
 
 
+@pytest.mark.long
 def test_root_is_needed(testbed_command: Run) -> None:
     prefix = ("setpriv", "--reuid", "65534", "--clear-groups")
     for words in (

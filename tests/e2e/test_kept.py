@@ -30,6 +30,7 @@ def test_maps_are_told_in_their_types(pair: Pair, mesh: Mesh) -> None:
     assert all("entries" not in each for each in told.values() if each["type"] in {"ringbuf", "sk_storage"})
 
 
+@pytest.mark.long
 def test_the_packets_of_several_stories_are_one_file(
     testbed_command: Run, edited_checkout: Edit, tmp_path: Path
 ) -> None:

@@ -208,6 +208,7 @@ def test_damage_is_mended(archive: Archive) -> None:
     assert "kernels fetch 6.1.2-1" in error.fix
 
 
+@pytest.mark.long
 def test_commands(archive: Archive, testbed_command: Run) -> None:
     environment = archive.environment
     listed = testbed_command("kernels", "list", env=environment)

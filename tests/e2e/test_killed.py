@@ -89,6 +89,7 @@ def assert_gone(held: set[str]) -> None:
     )
 
 
+@pytest.mark.long
 def test_a_run_that_ends_leaves_nothing(check: subprocess.Popen[bytes]) -> None:
     eventually(lambda: lab_number(check.pid) >= 2, awaited="scenarios that run", deadline=20)
     held = stopped_belongings(check)

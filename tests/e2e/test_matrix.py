@@ -95,6 +95,7 @@ def test_objects(
     assert {tuple(row["verdicts"].values()) for row in json.loads(file.read_text())["rows"]} == {verdicts}
 
 
+@pytest.mark.long
 def test_check_in_a_guest(testbed_command: Run) -> None:
     done = testbed_command("check", "--kernel", "5.10", "-k", "port_929_enrols", timeout=GUESTS_S)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -176,6 +177,7 @@ def test_guests_end_with_a_matrix(
         assert "Traceback" not in said
 
 
+@pytest.mark.long
 def test_a_guest_that_is_lost_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     mark = secrets.token_hex(8)
     monkeypatch.setenv("MARK", mark)

@@ -46,6 +46,7 @@ def id_of(file: str, old: str, new: str) -> str:
     )
 
 
+@pytest.mark.long
 def test_every_kind_of_verdict(measured: Callable[..., tuple[int, dict[str, Any], str]]) -> None:
     asked = {
         "control-port-swapped": "killed",

@@ -192,6 +192,7 @@ def test_a_persons_test_is_judged_too(tmp_path: Path) -> None:
     assert "1 failed" in done.stdout
 
 
+@pytest.mark.long
 def test_what_is_violated_everywhere_is_shown_once(testbed_command: Run, tmp_path: Path) -> None:
     """Old bytes are seen in the very first scenario: the fixture has made a history before it."""
     file, old, new, _ = MISTAKES["not zeroed"]

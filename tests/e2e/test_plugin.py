@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 TEN_LINES = """\
 from testbed.kmesh.abi import Verdict
 
@@ -59,6 +61,7 @@ def test_any_failure_tells_the_story(tmp_path: Path) -> None:
     assert "◆ ACTIVE_ESTABLISHED" in done.stdout
 
 
+@pytest.mark.long
 def test_without_recording_it_shows_the_callbacks(tmp_path: Path) -> None:
     text = "def test_it(pair):\n    with pair.connect():\n        assert False\n"
     done = pytest_in(tmp_path, text, "--family", "v4", "--record", "off")
@@ -66,6 +69,7 @@ def test_without_recording_it_shows_the_callbacks(tmp_path: Path) -> None:
     assert "client   ACTIVE_ESTABLISHED 10.77.0.1:" in done.stdout
 
 
+@pytest.mark.long
 def test_what_the_program_logs_fails_the_test(tmp_path: Path) -> None:
     text = """
 def test_it(pair, mesh):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import select
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -96,7 +95,6 @@ class Meanwhile(Redirected):
 
     def __init__(self, go_on: Callable[[], None]) -> None:
         self._go_on = go_on
-        self._poll = select.epoll()
         self._is_open = False
         self._redirects = []
 
@@ -109,7 +107,7 @@ def test_what_changes_while_it_is_compared_is_compared_again(pair: Pair, mesh: M
     """As a waypoint's connections do, whose process closes them when it gets to it."""
     mesh.manage(pair.client, pair.server)
     with pair.connect() as connection:
-        pair.lab.witnesses.append(Meanwhile(connection.close))
+        pair.lab.chronicles.append(Meanwhile(connection.close))
         oracle.check()
         assert connection.client.fileno() == -1
 

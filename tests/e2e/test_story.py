@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ def test_a_whole_connection(pair: Pair, mesh: Mesh, recorder: Recorder) -> None:
     assert (one.tuple, one.client, one.server) == (connection.tuple, "client", "server")
     assert [each.time_ns for each in events] == sorted(each.time_ns for each in events)
     assert told(events, Kind.SEGMENT)[:3] == ["SYN", "SYN,ACK", "ACK"]
-    assert "PSH,ACK 5 B at 1" in told(events, Kind.SEGMENT)
+    assert "5 B at 1" in told(events, Kind.SEGMENT)
     names = [text.partition("(")[0] for text in told(events, Kind.CALL)]
     assert [name for name in names if name != "setsockopt"] == [
         "connect", "accept", "sendall", "recv", "close", "close"
@@ -60,7 +61,7 @@ def test_a_whole_connection(pair: Pair, mesh: Mesh, recorder: Recorder) -> None:
     assert records == [
         "OUTBOUND/ESTABLISHED", "INBOUND/ESTABLISHED", "authorization", "OUTBOUND/CLOSE", "INBOUND/CLOSE"
     ]  # fmt: skip
-    changes = told(events, Kind.CHANGE)
+    changes = [text.removeprefix("by now ") for text in told(events, Kind.CHANGE)]
     assert [text for text in changes if "verdict" in text] == [
         f"user space: verdict + {one.tuple} DENY", f"verdict − {one.tuple}"
     ]  # fmt: skip
@@ -170,3 +171,89 @@ def test_what_was_lost_is_said(object_loader: ObjectLoader, pair: Pair, tap: Tap
         story = recorder.story("t", "title", "passed")
     assert any("lost" in words and "frames" in words for words in story.lost)
     assert "✗ NOT WHOLE" in draw_story(story)
+
+
+def test_threads_of_a_test_are_recorded(pair: Pair, mesh: Mesh, recorder: Recorder) -> None:
+    """they make sockets, connect and close them while the test's own thread is told of"""
+    mesh.manage(pair.client, pair.server)
+    address = pair.family.as_client(pair.server.address(pair.family.version))
+    with pair.listen() as listener:
+
+        def visit() -> None:
+            with pair.client_socket() as sock:
+                sock.connect((address, listener.getsockname()[1]))
+                sock.recv(1)
+
+        threads = [threading.Thread(target=visit) for _ in range(24)]
+        for thread in threads:
+            thread.start()
+        for _ in threads:
+            accepted, _ = listener.accept()
+            accepted.close()
+        for thread in threads:
+            thread.join()
+    mesh.lab.settle()
+    assert len(recorder.story("t", "title", "passed").connections) == 24
+
+
+@pytest.mark.families("v4")
+def test_a_socket_that_connects_again(pair: Pair, recorder: Recorder) -> None:
+    """refused, and connected then: each attempt has its own change to SYN_SENT"""
+    with pair.listen() as listener, pair.client_socket() as sock:
+        with pytest.raises(ConnectionRefusedError):
+            pair.client.connect(pair.server.address(4), 9, sock=sock)
+        with pair.connect(sock, listener=listener):
+            pass
+    first, second = recorder.story("t", "title", "passed").connections
+    for one in (first, second):
+        assert told(list(one.events), Kind.STATE)[0] == "CLOSE → SYN_SENT"
+        assert told(list(one.events), Kind.STATE).count("CLOSE → SYN_SENT") == 1
+
+
+ALIVE = """
+import gc
+import pytest
+from testbed.lab.lab import Lab
+
+@pytest.mark.families("v4")
+@pytest.mark.parametrize("number", range(10))
+def test_it(pair, mesh, number):
+    with pair.connect():
+        pass
+
+def test_nothing_is_kept(bench):
+    gc.collect()
+    assert sum(isinstance(each, Lab) for each in gc.get_objects()) <= 1
+"""
+
+
+@pytest.mark.parametrize("record", ["failures", "all"])
+def test_no_lab_outlives_its_test(tmp_path: Path, record: str) -> None:
+    done = pytest_in(tmp_path, ALIVE, "--record", record, "-p", "no:randomly")
+    assert "11 passed" in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--run", "test_it.py"), "make the directory test_it.py (--run): EEXIST"),
+        (("--run", "."), "keep a run in .: there is something in it already"),
+        (("--capsule", "test_it.py"), "make the directory test_it.py (--capsule): EEXIST"),
+        (("--record", "off", "--capsule", "x"), "use --capsule: with --record off there is nothing to keep"),
+    ],
+)
+def test_where_nothing_can_be_kept(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    done = pytest_in(tmp_path, "", *arguments)
+    assert done.returncode == 4
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_story_that_cannot_be_kept_fails_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TESTBED_STATE", "/proc")
+    done = pytest_in(tmp_path, BROKEN.format(line="assert 1 == 2"))
+    assert done.returncode == 1
+    assert "assert 1 == 2" in done.stdout
+    assert "the story is not kept: make a folder for the run in /proc/runs: ENOENT" in done.stdout

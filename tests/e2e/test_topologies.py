@@ -18,10 +18,12 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 
 from testbed.errors import UsageError
+from testbed.kmesh.mesh import Mesh
 from testbed.lab.bench import Bench
 from testbed.lab.family import Address
 from testbed.lab.host import Host
 from testbed.lab.lab import Lab
+from testbed.lab.pair import Pair
 from testbed.topology.load import load_topology, shipped
 from testbed.topology.model import Topology
 from tests.conftest import Run
@@ -219,6 +221,23 @@ def test_a_value_that_a_sysctl_cannot_have_is_named(bench: Bench) -> None:
     topology = of({"a": {"sysctls": {"net.ipv4.tcp_syn_retries": "many"}}})
     with pytest.raises(UsageError, match="tcp_syn_retries of a to 'many': EINVAL"):
         Lab(bench, topology)
+
+
+MANAGED = Topology.model_validate(
+    {
+        "name": "managed",
+        "hosts": {"client": {}, "server": {"managed": True}},
+        "links": [["client", "server"]],
+        "programs": [{"set": "reference", "at": "server"}],
+    }
+)
+
+
+@pytest.mark.families("v4")
+@pytest.mark.topology(MANAGED)
+def test_a_mesh_is_where_the_topology_says(pair: Pair, mesh: Mesh) -> None:
+    assert set(mesh.managed) == set(pair.server.addresses)
+    assert mesh.at is pair.server
 
 
 def test_the_commands(testbed_command: Run, tmp_path: Path) -> None:

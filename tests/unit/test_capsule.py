@@ -22,6 +22,7 @@ from testbed.capsule.model import Material, Scenario
 from testbed.capsule.replay import Request, prepare
 from testbed.capsule.unpack import unpacked
 from testbed.errors import UsageError
+from testbed.report.session import Selection
 from testbed.runs import archive
 from testbed.runs.archive import pack, unpack
 from testbed.runs.codec import encoded
@@ -244,12 +245,27 @@ def test_what_cannot_be_replayed_as_asked(
 
 
 @pytest.mark.parametrize(
-    "line", ['#include "/etc/passwd"', "#  include </etc/passwd>", '#include "../../x.h"']
+    "line", ['#include "/etc/passwd"', "#  include </etc/passwd>", f'#include "{12 * "../"}etc/passwd"']
 )
 def test_sources_include_nothing_from_elsewhere(members: dict[str, bytes], line: str) -> None:
     capsule = capsule_of({**members, "sources/sockops.c": line.encode()}, "it")
     with pytest.raises(UsageError, match="a file elsewhere"), unpacked(capsule):
         pass
+
+
+@pytest.mark.parametrize(
+    "field", [{"family": "-pthis"}, {"abi": "-pthis"}, {"tail_calls": ["-pthis"]}, {"inner_maps": ["--x"]}]
+)
+def test_nothing_of_it_is_an_option(members: dict[str, bytes], field: dict[str, Any]) -> None:
+    scenario = {**json.loads(members["scenario.json"]), **field}
+    with pytest.raises(UsageError, match="a family or options that are none"):
+        capsule_of({**members, "scenario.json": json.dumps(scenario).encode()}, "it")
+
+
+def test_no_value_is_a_word_of_its_own() -> None:
+    """pytest looks for ``-p NAME`` in every word that it is given"""
+    words = Selection("-pthis", "-pthis", "-pthis", tail_calls=("-pthis",)).arguments()
+    assert "-pthis" not in words
 
 
 @pytest.fixture(autouse=True)

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from testbed.capsule.debug_paths import without_paths
 from testbed.capsule.machine import kernel_line
 from testbed.capsule.model import Scenario
-from testbed.capsule.rate import Tally, way_of, wilson
+from testbed.capsule.rate import Tally, heading_of, way_of, wilson
 from testbed.capsule.replay import _in_family
 from testbed.capsule.scrub import Scrubber
 from testbed.errors import UsageError
+from testbed.kmesh.oracle.compare import Violation
+from testbed.kmesh.oracle.oracle import ContractViolation
 
 HOME = "/home/secret-user"
 TEXTS = [
@@ -92,6 +94,46 @@ def test_runs_that_fail_alike_are_one_way() -> None:
     assert dict(tally.ways) == {"Expired: no record of 10.0.0.1:… after …": 2, "a record is missing": 1}
     assert (tally.runs, tally.failed, tally.skipped) == (4, 3, 1)
     assert way_of("") == "it says nothing"
+
+
+ASSERTED = """testbed/kmesh/scenarios/test_4_close.py:35: in test_exactly_four
+    assert [record.event for record in mesh.observed] == [*ESTABLISHED]
+E   assert [(<Direction....te.CLOSE: 7>)] == [(<Direction....te.CLOSE: 7>)]
+E
+E     At index 2 diff: 1 != 2
+E     Use -v to get more diff
+E     ...Full output truncated (2 lines hidden), use '-vv' to show
+callbacks that fired:"""
+LINE = "test_4_close.py:35: assert [record.event for record in mesh.observed] == [*ESTABLISHED]"
+WAYS = [
+    (ASSERTED, f"testbed/kmesh/scenarios/{LINE}"),
+    (ASSERTED.replace("E   assert", "E   AssertionError: assert"), f"testbed/kmesh/scenarios/{LINE}"),
+    ("a.py:1: in f\n    g()\nb.py:22: in g\n    assert x\nE   assert 0", "b.py:22: assert x"),
+    ("a.py:1: in f\nE   assert 1 == 2", "assert 1 == 2"),
+    ("a.py:1: in f\n    assert x, y\nE   AssertionError: words\nE   assert 0", "AssertionError: words"),
+    ("a.py:1: in f\n    g()\nE   OSError: EPERM", "OSError: EPERM"),
+]
+
+
+@pytest.mark.parametrize(("details", "way"), WAYS)
+def test_an_assertion_is_told_by_its_line(details: str, way: str) -> None:
+    assert way_of(details) == way
+
+
+def test_pytests_own_hints_are_left_out() -> None:
+    tally = Tally()
+    tally.add("failed", (), ASSERTED)
+    (example,) = tally.examples.values()
+    assert "-v" not in example
+    assert "E     At index 2 diff: 1 != 2\nE     ...Full output truncated (2 lines hidden)\n" in example
+
+
+def test_a_violation_is_told_by_the_first_ones_words() -> None:
+    violations = [Violation("close", None, f"gone {name}", ("close: not seen",)) for name in ("a", "b")]
+    for told in (violations, violations[:1]):
+        error = ContractViolation(told, "callbacks")
+        assert heading_of("; ".join(error.kinds), str(error)) == "close: gone a"
+    assert heading_of("a way", "x.py:1: in f\nE   more") == "a way"
 
 
 FAMILIES = [

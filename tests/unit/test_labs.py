@@ -5,28 +5,33 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from testbed.commands.lab_views import line_of
-from testbed.commands.labs import parse_counts
+from testbed.commands.lab_views import is_lab, line_of
+from testbed.commands.labs import load, parse_counts
 from testbed.errors import ExitCode, MachineError, TestbedError, UsageError
 from testbed.keeper import protocol
 from testbed.keeper.hold import free_name
-from testbed.keeper.process import own_record
+from testbed.keeper.process import new_log, own_record, take_name
 from testbed.keeper.registry import Record, choose, folder, living, register, socket_path, survey
+from testbed.keeper.server import Stopped
+from testbed.keeper.text import map_lines
 from testbed.keeper.words import is_name, unknown, uptime, valid_name
 from testbed.kernel import ownership
 from testbed.kernel.streams import let_go, streams
+from testbed.logs import KEPT, log_folder, save_log
 
 
 @pytest.fixture
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ExitStack]:
-    """Records of the test's own, while the stack is open."""
+    """Records and logs of the test's own, while the stack is open."""
     monkeypatch.setattr(ownership, "REGISTRY", tmp_path)
+    monkeypatch.setenv("TESTBED_STATE", str(tmp_path / "state"))
+    monkeypatch.delenv("TESTBED_LAB", raising=False)
     with ExitStack() as stack:
         yield stack
 
@@ -142,6 +147,100 @@ def test_a_name_is_taken_once(registry: ExitStack) -> None:
         choose()
 
 
+@pytest.mark.parametrize(
+    ("given", "environment", "found"),
+    [
+        ("", "one", "one"),
+        ("other", "one", "other"),
+        ("other", "lost", "other"),
+        ("", "lost", "TESTBED_LAB=lost names it; say another: down NAME (labs that are up: one, other)"),
+        ("", "", "several are up: one, other\n  → say which: down NAME"),
+    ],
+)
+def test_which_lab_is_meant(
+    registry: ExitStack, monkeypatch: pytest.MonkeyPatch, given: str, environment: str, found: str
+) -> None:
+    register(own_record("one", "pair"), registry)
+    register(own_record("other", "pair"), registry)
+    monkeypatch.setenv("TESTBED_LAB", environment)
+    try:
+        chosen = choose(given, "down NAME").name
+    except UsageError as error:
+        chosen = str(error)
+        assert found in chosen
+    else:
+        assert chosen == found
+
+
+@pytest.mark.usefixtures("registry")
+def test_the_lab_of_the_environment_when_none_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TESTBED_LAB", "lost")
+    with pytest.raises(UsageError, match=r"none is up\n.*TESTBED_LAB=lost names it"):
+        choose()
+
+
+def test_inspect_of_what_is_neither(registry: ExitStack) -> None:
+    register(own_record("mine", "pair"), registry)
+    assert is_lab([Path("mine")])
+    assert not is_lab([Path("no-such.o")])  # a file's name: the one who reads it says so
+    with pytest.raises(UsageError, match=r"neither a file nor a lab that is up\n  → labs: mine$"):
+        is_lab([Path("qqq")])
+
+
+def test_counts_of_what_has_none() -> None:
+    with pytest.raises(UsageError, match="none of this topology's has one"):
+        load("pair", {"pod": 4})
+    with pytest.raises(UsageError, match="with a count: pod"):
+        load("bridge", {"pid": 4})
+    assert len(load("bridge", {"pod": 5}).hosts) == 6
+
+
+@pytest.mark.parametrize(
+    ("written", "end", "is_kept"),
+    [("", None, False), ("x", None, True), ("", Stopped, False), ("", ValueError, True)],
+)
+def test_an_empty_log_goes_with_an_orderly_end(
+    registry: ExitStack, written: str, end: type[Exception] | None, is_kept: bool
+) -> None:
+    """Behind a fault its words come later."""
+    log = new_log("mine")
+    assert log == log_folder() / "keeper-mine.log"
+    with suppress(Stopped, ValueError), registry:
+        take_name("mine", "pair", log, registry)
+        log.write_text(written, encoding="utf-8")
+        if end is not None:
+            raise end
+    assert log.exists() is is_kept
+
+
+def test_the_newest_logs_stay(registry: ExitStack) -> None:
+    for number in range(KEPT + 5):
+        log = save_log(f"keeper-gone-{number}", "words")
+        os.utime(log, (number, number))
+    register(own_record("gone-0", "pair"), registry)
+    save_log("other", "words")
+    new = new_log("mine")
+    left = {path.stem for path in new.parent.iterdir()}
+    there = {f"keeper-gone-{number}" for number in (0, *range(5, KEPT + 5))}
+    assert left == {*there, "keeper-mine", "other"}
+
+
+STORAGE = {"asked_for": "10.0.0.1:80", "direction": "OUTBOUND", "via_waypoint": True, "connect_ns": 7}
+
+
+@pytest.mark.parametrize(
+    ("role", "value", "line"),
+    [
+        ("storage", STORAGE, "asked_for 10.0.0.1:80, direction OUTBOUND, via_waypoint yes, connect_ns 7"),
+        ("auth_results", 0, "0"),
+    ],
+)
+def test_lines_of_maps(role: str, value: object, line: str) -> None:
+    item = {"key": 1, "words": "socket 1 of client", "value": value}
+    about = {"name": "m", "type": "hash", "role": role, "where": "lab", "items": [item], "more": False}
+    assert map_lines(about)[1:] == [f"  socket 1 of client: {line}"]
+
+
 def test_a_dead_ones_record_is_removed(registry: ExitStack) -> None:
     register(own_record("other", "pair"), registry)
     text = (folder() / "other.json").read_text(encoding="utf-8")
@@ -170,6 +269,9 @@ def test_a_record_that_is_not_ours(registry: ExitStack, text: str) -> None:
         ("__4x", "x"),
         ("[]", "lab"),
         ("a" * 50, "a" * 31),
+        ("who_is_managed_is_observed[v4-server-only]", "is-observed-v4-server-only"),
+        ("x" * 5 + "-" + "a" * 31, "a" * 31),
+        ("x-" + "1" * 31, "lab"),
         ("Mine", "mine-2"),
         ("mine", "mine-2"),
     ],

@@ -107,6 +107,11 @@ def test_every_event_is_drawn() -> None:
     assert "204.00 ms later" in parsed.words["span"]
 
 
+def test_the_heading_is_the_verdict_and_what_was_under_test() -> None:
+    parsed = Parsed(report_html(page_of(passed(), failed())))
+    assert parsed.words["h1"] == ["1 failed, 1 passed – a run"]
+
+
 def test_verdicts_stand_in_a_table_what_failed_first() -> None:
     verdicts = (
         Verdict("a[v4]", "one thing", "passed", "v4", "Closing"),
@@ -148,7 +153,7 @@ def test_differences_lead_to_their_events() -> None:
     assert "4294967295" in events[wrong.place][0].text
     assert [text for text, other in wrong.expected if other] == ["6"]
     assert [text for text, other in wrong.seen if other] == ["4294967295"]
-    assert (left.place, left.connection) == (None, 0)
+    assert (left.connection, left.until) == (1, True), "its words name the connection"
     parsed = need_harmless(report_html(page_of(story)))
     assert parsed.words["del"] == ["4294967295"]
     assert "topology pair; failing: client, server, the link client – server" in parsed.words["title"]
@@ -166,7 +171,7 @@ def test_facts_programs_and_findings() -> None:
     assert {"verifier", "machine", "facts", "topology"} <= {*parsed.words["a"]}
     assert "0: (95) exit" in parsed.words["pre"]
     assert "router" in parsed.words["text"]
-    assert "nothing was run" in "".join(parsed.words["p"])
+    assert parsed.words["h1"] == ["nothing was run – a run"]
 
 
 @pytest.mark.parametrize(
@@ -258,7 +263,7 @@ def test_hostile_words_are_but_shown(text: str) -> None:
         name=text,
     )
     parsed = need_harmless(report_html(page))
-    assert parsed.words["h1"] == [shown(text)]
+    assert parsed.words["h1"] == [f"1 failed, 1 skipped – {shown(text)}"]
 
 
 @settings(

@@ -63,7 +63,7 @@ def test_several_stories_are_listed(run: Command) -> None:
 def test_some_are_told(run: Command, test: str, names: list[str]) -> None:
     told = run("story", "last", "--test", test).stdout
     assert re.findall(r"^(?:failed|passed) (\w+)::", told, re.MULTILINE) == names
-    assert "client (client)" in told
+    assert "client                        wire" in told
 
 
 def test_one_connection_alone(run: Command) -> None:

@@ -20,7 +20,9 @@ from testbed.bpf.diagnostics import compiler_digest
 from testbed.errors import MachineError, ProgramError, UsageError, errno_name
 from testbed.logs import save_log
 
-_FLAGS = ("-target", "bpf", "-O2", "-g", "-Wall", "-Wextra")
+# a warning of older versions: the object could not be loaded
+_NO_SUCH_FUNCTION = "-Werror=implicit-function-declaration"
+_FLAGS = ("-target", "bpf", "-O2", "-g", "-Wall", "-Wextra", _NO_SUCH_FUNCTION)
 _AT_ONCE = 4
 _PACKAGES = {
     "'bpf/bpf_helpers.h' file not found": "libbpf-dev",

@@ -117,7 +117,7 @@ class Oracle:
         return model
 
     def _redirects(self) -> Iterator[Redirect]:
-        for witness in self._mesh.lab.witnesses:
+        for witness in self._mesh.lab.chronicles:
             if isinstance(witness, Redirected):
                 yield from witness
 

@@ -15,6 +15,9 @@ _TEXT = 4000
 _WORDS = 600  # of a text that is compared word by word
 _WORD = re.compile(r"\s+|[^\s=,:|→()\[\]]+|.", re.DOTALL)
 _ALIKE = 0.34
+_END = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|\d[\d.]*\d):\d+\b")
+_COOKIE = re.compile(r"\bcookie=(\d+)\b")
+_NOTHING = (("–", False),)  # stands where nothing was expected
 
 Piece = tuple[str, bool]
 """Text, and whether it is other than on the other side."""
@@ -43,8 +46,11 @@ def compare(story: Story, events: Sequence[tuple[Event, int]]) -> list[Compared]
     numbers |= {one.tuple.reversed: one.number for one in reversed(story.connections)} | numbers
     found = []
     for number, each in enumerate(story.differences, 1):
-        connection = numbers.get(each.connection, 0) if each.connection is not None else 0
+        connection = (
+            numbers.get(each.connection, 0) if each.connection is not None else _named(each, story, events)
+        )
         expected, seen = _pieces(told(each.expected, _TEXT), told(each.seen, _TEXT))
+        expected = expected if each.expected else _NOTHING
         place, until = _event_of(each, connection, events)
         where = [f"at {each.host}"] if each.host is not None else []
         where += [" – ".join(each.link)] if each.link is not None else []
@@ -56,6 +62,22 @@ def marks_of(story: Story) -> Marks:
     """What the picture of the topology marks."""
     hosts = frozenset(each.host for each in story.differences if each.host is not None)
     return Marks(hosts, frozenset(each.link for each in story.differences if each.link is not None))
+
+
+def _named(difference: Difference, story: Story, events: Sequence[tuple[Event, int]]) -> int:
+    """The connection that its words name: by a socket's cookie, or by both ends; 0 where it is not one."""
+    words = f"{difference.expected} {difference.seen}"[: 2 * _TEXT]
+    cookies = {int(cookie[:20]) for cookie in _COOKIE.findall(words)}
+    if cookies:
+        found = {number for each, number in events if number and each.cookie in cookies}
+        if len(found) == 1:
+            return found.pop()
+    ends = set(_END.findall(words))
+    first: dict[object, int] = {}  # one tuple that was used twice is the first of the two
+    for one in story.connections:
+        if ends.issuperset(str(one.tuple).split(" → ")):
+            first.setdefault(one.tuple, one.number)
+    return next(iter(first.values())) if len(first) == 1 else 0
 
 
 def _event_of(

@@ -22,7 +22,7 @@ from testbed.report.page.pictures import Pictures
 from testbed.report.page.stories import ShownStory, show
 from testbed.report.page.verdicts import OUTCOMES, bad, rows_of
 from testbed.report.pages import templates
-from testbed.report.shown import told
+from testbed.report.shown import on_a_line, told
 
 _PACKAGE = "testbed.report.page"
 LARGEST = 16 << 20  # bytes
@@ -40,6 +40,8 @@ class _Failure:
     test: str
     title: str
     details: str
+    outcome: str
+    words: str
 
 
 @dataclass(frozen=True)
@@ -78,13 +80,15 @@ def _verdict(story: Story) -> Verdict:
 def _draw(page: Page, pictures: Pictures, largest: int) -> list[_Drawn]:
     """The stories, what failed first. When they have filled the page, the others are not drawn any more."""
     template = templates(_PACKAGE).get_template("story.html.j2")
-    details = {each.test: each.details for each in page.verdicts}
+    named = {each.test: each for each in page.verdicts}
     drawn: list[_Drawn] = []
     ordered = sorted(enumerate(page.stories, 1), key=lambda pair: not bad(pair[1].verdict))
     for place, (number, story) in enumerate(ordered):
         is_open = bad(story.verdict) and place < _OPEN
-        whole = story if story.message else replace(story, message=details.get(story.test, ""))
-        shown = show(whole, number, page.name, pictures, is_open=is_open)
+        verdict = named.get(story.test)
+        whole = story if story.message or not verdict else replace(story, message=verdict.details)
+        words = verdict.words() if verdict else ""
+        shown = show(whole, number, page.name, pictures, is_open=is_open, words=words)
         text = Markup(template.render(story=shown) if largest > 0 else "")  # noqa: S704 (a template's)
         size = len(text.encode())
         largest -= size
@@ -137,7 +141,8 @@ def _failures(verdicts: Iterable[Verdict], anchors: Mapping[str, str]) -> list[_
         if bad(each.outcome) and each.test not in anchors:
             details = told(each.details, _DETAILS if room > 0 else _SHORT)
             room -= len(details)
-            found.append(_Failure(f"failure-{len(found) + 1}", each.test, each.title, details))
+            anchor, words = f"failure-{len(found) + 1}", on_a_line(each.words(), _SHORT)
+            found.append(_Failure(anchor, each.test, each.title, details, each.outcome, words))
     return found
 
 

@@ -30,6 +30,10 @@ class Verdict:
     seconds: float = 0.0
     details: str = ""
 
+    def words(self) -> str:
+        """What it is found by beside its name: the rest of its row's, and its family."""
+        return " ".join(filter(None, (self.heading, self.row or self.title, self.variant, self.family)))
+
 
 def verdict_of(result: Result) -> Verdict:
     """The same of a scenario that ran just now; its test is the whole node id."""

@@ -4,22 +4,34 @@
   root.classList.add("js");
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 
-  // The table of verdicts: rows that have all the words, and one of the verdicts.
+  // Verdicts and stories: those that have all the words, and one of the outcomes.
   const form = document.querySelector(".filter");
   if (form) {
-    const rows = all(".verdicts tbody tr").map((row) => ({
-      row, text: row.textContent.toLowerCase(), outcomes: row.dataset.outcomes.split(" "),
+    const known = new Set(all("input[name=outcome]", form).map((box) => box.value));
+    const filtered = all("[data-outcomes]").map((item) => ({
+      item, row: item.matches("tr"), story: item.id.startsWith("story-"),
+      text: `${(item.querySelector(":scope > summary") || item).textContent} ${item.dataset.words}`.toLowerCase(),
+      outcomes: item.dataset.outcomes.split(" "),
     }));
     const matching = document.getElementById("matching");
+    const stories = document.getElementById("matching-stories");
+    const count = (which) => {
+      const found = filtered.filter((each) => each[which]);
+      return [found.filter((each) => !each.item.hidden).length, found.length];
+    };
     const filter = () => {
       const words = document.getElementById("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
       const wanted = new Set(all("input[name=outcome]:checked", form).map((box) => box.value));
-      let count = 0;
-      for (const { row, text, outcomes } of rows) {
-        row.hidden = !(words.every((word) => text.includes(word)) && outcomes.some((each) => wanted.has(each)));
-        count += row.hidden ? 0 : 1;
+      for (const { item, text, outcomes } of filtered) {
+        const listed = outcomes.some((each) => wanted.has(each) || !known.has(each));
+        item.hidden = !(listed && words.every((word) => text.includes(word)));
       }
-      matching.textContent = `${count} of ${rows.length} rows`;
+      const [rows, ofRows] = count("row");
+      matching.textContent = `${rows} of ${ofRows} rows`;
+      if (!stories) return;
+      const [told, ofStories] = count("story");
+      stories.hidden = told === ofStories;
+      stories.textContent = `${told} of ${ofStories} stories match the filter of the verdicts.`;
     };
     form.addEventListener("input", filter);
     form.addEventListener("submit", (event) => event.preventDefault());
@@ -117,6 +129,8 @@
   // A link to a story or to an event of one opens it, whatever is hidden by then.
   const follow = () => {
     const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const filtered = target && target.closest("[data-outcomes]");
+    if (filtered) filtered.hidden = false;
     const story = target && target.closest(".story");
     if (!story) return;
     open(story);

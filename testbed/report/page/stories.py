@@ -18,11 +18,16 @@ _MESSAGE = 20_000
 _TITLE = 300
 _CONNECTIONS = 500  # to choose from
 _DIFFERENCES = 100
+_BRIEF_LINES, _BRIEF = 4, 400  # a message that is longer would push the diagram away: it is closed
 
 
 @dataclass(frozen=True)
 class ShownStory:
-    """A story, drawn. A row that is None stands for those that were left out."""
+    """A story, drawn. A row that is None stands for those that were left out.
+
+    ``words`` are what the filter finds it by beside its name. ``brief`` says that the message is short,
+    ``first_places`` where the first event that is drawn of each connection stands.
+    """
 
     number: int
     title: str
@@ -33,6 +38,9 @@ class ShownStory:
     open: bool
     size: str
     message: str
+    brief: bool
+    first_line: str
+    words: str
     lost: tuple[str, ...]
     differences: tuple[Compared, ...]
     picture: Picture | None
@@ -40,6 +48,7 @@ class ShownStory:
     lines: Lifelines
     rows: tuple[Row | None, ...]
     places: frozenset[int]
+    first_places: dict[int, int]
     left_out: int
     kinds: tuple[tuple[Kind, int], ...]
     connections: tuple[tuple[int, str], ...]
@@ -48,7 +57,9 @@ class ShownStory:
     command: str
 
 
-def show(story: Story, number: int, run: str, pictures: Pictures, *, is_open: bool) -> ShownStory:
+def show(
+    story: Story, number: int, run: str, pictures: Pictures, *, is_open: bool, words: str = ""
+) -> ShownStory:
     """The story under this number of the page; ``run`` is what commands know its run by."""
     events = numbered(story)
     differences = compare(story, events)[:_DIFFERENCES]
@@ -74,6 +85,9 @@ def show(story: Story, number: int, run: str, pictures: Pictures, *, is_open: bo
         open=is_open,
         size=_size(story, events),
         message=told(story.message, _MESSAGE),
+        brief=len(story.message) <= _BRIEF and len(story.message.splitlines()) <= _BRIEF_LINES,
+        first_line=on_a_line(story.message.strip().partition("\n")[0], _TITLE),
+        words=on_a_line(words, _TITLE),
         lost=tuple(told(words, 1000) for words in story.lost[:20]),
         differences=tuple(differences),
         picture=pictures.of_story(story.topology, failing),
@@ -81,6 +95,7 @@ def show(story: Story, number: int, run: str, pictures: Pictures, *, is_open: bo
         lines=lines,
         rows=tuple(rows),
         places=frozenset(places),
+        first_places={events[place][1]: place for place in reversed(places)},
         left_out=left_out,
         kinds=tuple((kind, counts[kind]) for kind in Kind if counts[kind]),
         connections=tuple(

@@ -33,6 +33,7 @@ class Row:
     heading: str
     outcomes: tuple[str, ...]
     cells: tuple[Cell | None, ...]
+    families: str
 
 
 def bad(outcome: str) -> bool:
@@ -61,7 +62,12 @@ def rows_of(verdicts: Iterable[Verdict], anchors: Mapping[str, str]) -> tuple[li
         outcomes = tuple(dict.fromkeys(each.outcome for found in by_family.values() for each in found))
         cells = tuple(_cell(by_family.get(family, []), anchors) for family in families)
         row = Row(
-            on_a_line(title, _TITLE), on_a_line(variant, _TITLE), on_a_line(heading, _TITLE), outcomes, cells
+            on_a_line(title, _TITLE),
+            on_a_line(variant, _TITLE),
+            on_a_line(heading, _TITLE),
+            outcomes,
+            cells,
+            on_a_line(" ".join(by_family), _TITLE),
         )
         rows.append(row)
     rows.sort(key=lambda row: not any(map(bad, row.outcomes)))
