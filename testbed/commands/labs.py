@@ -77,9 +77,9 @@ def up(
     loaded = load(topology, parse_counts(count or []))
     lab = valid_name(name or loaded.name)
     need_root(f"bring up the lab {lab}")
-    from testbed.keeper.registry import default_lab, survey
+    from testbed.keeper.registry import default_lab, living, survey
     from testbed.keeper.setup import Plan
-    from testbed.keeper.start import start, sweep
+    from testbed.keeper.start import start, sweep, take_down
 
     sweep()
     paths = tuple(path.absolute() for path in objects or ())
@@ -87,10 +87,17 @@ def up(
         if not path.is_file():
             raise UsageError(f"load {path}", "there is no such file")
     origin = str(Path(topology).absolute()) if os.sep in topology or "." in topology else topology
-    about = start(Plan(lab, origin, loaded, paths, abi, program_set))  # type: ignore[arg-type]
-    is_only = len(survey(remove=False)[0]) == 1 and default_lab() in {"", lab}
-    for line in picture(about, is_only=is_only):
-        typer.echo(line)
+    plan = Plan(lab, origin, loaded, paths, abi, program_set)  # type: ignore[arg-type]
+    about: dict[str, Any] = {}
+    try:
+        about.update(start(plan))
+        is_only = len(survey(remove=False)[0]) == 1 and default_lab() in {"", lab}
+        typer.echo("\n".join(picture(about, is_only=is_only)))
+    except KeyboardInterrupt:  # nobody has been told of it yet
+        record = living(lab)
+        if record is not None and about and record.pid == about["pid"]:
+            take_down(record)
+        raise
 
 
 def load(topology: str, counts: dict[str, int]) -> Topology:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import takewhile
@@ -21,6 +24,7 @@ from testbed.errors import ExitCode, TestbedError, UsageError
 from testbed.keeper import protocol
 from testbed.keeper.client import Client
 from testbed.keeper.registry import living, socket_path
+from testbed.keeper.start import take_down
 from testbed.kernel import ownership
 from testbed.kernel.cgroup import processes
 from testbed.lab.wait import eventually
@@ -125,13 +129,8 @@ def sleeping(name: str, keeper: int) -> Iterator[subprocess.Popen[str]]:
 
 @contextmanager
 def watching(name: str) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(
-        [*TESTBED, "watch", "-l", name],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as watcher:
+    words = [*TESTBED, "watch", "-l", name, "--json"]
+    with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as watcher:
         assert watcher.stderr is not None
         assert watcher.stderr.readline() == f"testbed: watching {name}\n"
         yield watcher
@@ -140,13 +139,6 @@ def watching(name: str) -> Iterator[subprocess.Popen[str]]:
 def assert_told_of_the_end(running: subprocess.Popen[str], name: str) -> None:
     assert running.communicate(timeout=10)[1] == f"testbed: the lab {name} went down, and sleep with it\n"
     assert running.returncode == 128 + signal.SIGKILL
-
-
-@pytest.mark.usefixtures("up")
-def test_a_command_that_is_killed_alone() -> None:
-    words = [*TESTBED, "exec", "-l", NAME, "client", "--", "sh", "-c", "kill -9 $$"]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (128 + signal.SIGKILL, "")
 
 
 def commands_in(pid: int) -> list[str]:
@@ -214,14 +206,15 @@ def test_gc_removes_what_a_killed_keeper_left(testbed_command: Run) -> None:
 )
 def test_an_up_that_is_interrupted_leaves_nothing(number: signal.Signals, code: int) -> None:
     name = f"{NAME}-i"
-    with subprocess.Popen(
-        [*TESTBED, "up", "pair", "--name", name],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as starting:
+    # so many hosts that it is not ready before it is interrupted
+    words = [*TESTBED, "up", "scale", "--name", name, "--count", "client=60", "--count", "server=60"]
+    with (
+        ExitStack() as stack,
+        subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as starting,
+    ):
         record = eventually(lambda: living(name), awaited="its record", deadline=10)
         assert record is not None
+        stack.callback(take_down, record)
         eventually(lambda: cgroups_of(record.pid), awaited="its cgroup", deadline=10)
         starting.send_signal(number)
         assert starting.wait(20) == code
@@ -279,3 +272,30 @@ def test_programs_on_one_host(tmp_path: Path) -> None:
         assert {each["at"] for each in inspected["attached"]} == {"left's cgroup", "its sockhash"}
         with pytest.raises(TestbedError, match="manage right"):
             client.ask(protocol.Manage(host="right", on=True))
+
+
+def test_links_and_bridges_as_they_are(testbed_command: Run) -> None:
+    name = f"{NAME}-b"
+    with lab_up(name, "bridge", "--count", "pod=1", "--program-set", "none"):
+        testbed_command("exec", "-l", name, "pod-1", "--", "ip", "link", "set", "eth0", "mtu", "1400")
+        lines = [" ".join(line.split()) for line in testbed_command("inspect", name).stdout.splitlines()]
+    assert "pod-1-node pod-1:eth0 – node:eth0 (port of br0) 1400 – 1500" in lines
+    assert "node:br0 eth0 1500" in lines
+
+
+SCRIPT = """import socket, subprocess, sys
+with socket.create_server(('', 8000)), socket.create_connection(('10.77.0.1', 8000)):
+    subprocess.run(sys.argv[1:])
+"""
+
+
+@pytest.mark.usefixtures("up")
+def test_a_shell_without_a_terminal_knows_its_lab(testbed_command: Run) -> None:
+    """And the storage that `maps` finds there is decoded."""
+    inner = shlex.join([sys.executable, "-c", SCRIPT, *TESTBED, "maps", "storage"])
+    typed = ("sh", "-c", 'printf "%s\\n" "$0" | "$@"', f"echo $-\n{inner}")
+    flags, _, line = testbed_command("shell", "-l", NAME, "client", prefix=typed).stdout.splitlines()
+    assert "i" not in flags
+    assert re.match(r"  socket \d+ of client, 10\.77\.0\.1:\d+ → 10\.77\.0\.1:8000: connect_ns \d+, ", line)
+    assert ", direction OUTBOUND, " in line
+    assert line.endswith(", asked_for 10.77.0.1:8000")

@@ -87,64 +87,11 @@ def test_inspect(client: Client) -> None:
     assert json.loads(command("inspect", NAME, "--json")[0])["name"] == NAME
 
 
-def test_inspect_shows_links_and_bridges(testbed_command: Run) -> None:
-    name = f"{NAME}-b"
-    with lab_up(name, "bridge", "--count", "pod=1", "--program-set", "none"):
-        testbed_command("exec", "-l", name, "pod-1", "--", "ip", "link", "set", "eth0", "mtu", "1400")
-        shown, _ = command("inspect", name)
-    lines = [" ".join(line.split()) for line in shown.splitlines()]
-    assert "pod-1-node pod-1:eth0 – node:eth0 (port of br0) 1400 – 1500" in lines
-    assert "node:br0 eth0 1500" in lines
-
-
-def test_storage_is_decoded(client: Client) -> None:
-    code = (
-        "import signal, socket; s = socket.create_connection(('10.77.0.2', 8000)); print(flush=True);"
-        " signal.pause()"
-    )
-    with start_listener(client), started(client, "client", code):
-        shown, _ = command("maps", "-l", NAME, "storage")
-        (found,) = json.loads(command("maps", "-l", NAME, "storage", "--json")[0])
-    values = {each["value"]["asked_for"]: each for each in found["items"]}
-    mine = values["10.77.0.2:8000"]
-    assert mine["value"]["direction"] == "OUTBOUND"
-    assert re.fullmatch(r"socket \d+ of client, 10\.77\.0\.1:\d+ → 10\.77\.0\.2:8000", mine["words"])
-    assert f"{mine['words']}: connect_ns " in shown
-    assert "direction OUTBOUND" in shown
-
-
-def test_commands_read_the_lab_of_the_environment(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TESTBED_LAB", client.record.name)
-    assert "km_manage" in command("maps")[0]
-    monkeypatch.setenv("TESTBED_LAB", "lost")
-    assert "TESTBED_LAB=lost names it" in command("maps")[1]
-
-
-def test_a_shell_without_a_terminal(client: Client) -> None:
-    done = subprocess.run(
-        [*TESTBED, "shell", "-l", client.record.name, "client"],
-        cwd=ROOT,
-        input="echo $TESTBED_HOST $-",
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    host, flags = done.stdout.split()
-    assert host == "client"
-    assert "i" not in flags
-    assert done.stderr == ""
-
-
 def start_listener(client: Client) -> subprocess.Popen[bytes]:
     """A process on the server that listens, for one connection."""
     code = "import socket; s = socket.create_server(('', 8000)); print(flush=True); s.accept()[0].send(b'x')"
-    return started(client, "server", code)
-
-
-def started(client: Client, host: str, code: str) -> subprocess.Popen[bytes]:
-    """A process on a host that has got as far as its first line."""
     process = subprocess.Popen(
-        [*TESTBED, "exec", "-l", client.record.name, host, "--", sys.executable, "-c", code],
+        [*TESTBED, "exec", "-l", client.record.name, "server", "--", sys.executable, "-c", code],
         cwd=ROOT,
         stdout=subprocess.PIPE,
     )
@@ -177,7 +124,7 @@ CONNECT = (sys.executable, "-c", "import socket; socket.create_connection(('10.7
     [
         (("cat", "/proc/self/cgroup"), 0, "/lab/client\n", ""),
         (("sh", "-c", "cat; exit 7"), 7, "", ""),
-        (("sh", "-c", "kill -TERM $$"), 128 + signal.SIGTERM, "", ""),
+        (("sh", "-c", "kill -KILL $$"), 128 + signal.SIGKILL, "", ""),
         (("no-such-command",), 127, "", "cannot run no-such-command: ENOENT"),
         (("/etc/passwd",), 126, "", "EACCES"),
         (("sh", "-c", "echo $TESTBED_HOST >&2"), 0, "", "client"),
@@ -190,6 +137,7 @@ def test_exec(
     assert done.returncode == code
     assert stdout in done.stdout
     assert stderr in done.stderr
+    assert "went down" not in done.stderr
 
 
 @pytest.mark.usefixtures("up")
@@ -234,8 +182,7 @@ def answer(client: Client, request: protocol.Request) -> str:
 def test_impair(client: Client) -> None:
     """Where the kernel has no netem that is said."""
     said = answer(client, protocol.Impair(link="client:eth0", words=["delay=1ms"]))
-    assert "'impair': 'delay=1ms', 'from': ['client']" in said or "CONFIG_NET_SCH_NETEM" in said
-    assert "'impair'" in said or "cannot impair client:eth0: " in f"cannot {said}"
+    assert "'delay=1ms', 'from': ['client']" in said or "impair client:eth0: this kernel has no" in said
     said = answer(client, protocol.Impair(link="client:eth0", words=["clear"]))
     assert "'impair': ''" in said or "CONFIG_NET_SCH_NETEM" in said
 
@@ -357,7 +304,6 @@ def hear(terminal: int, words: str) -> str:
         (("up", "pair", "--object", "/no/such.o"), "no such file"),
         (("down", "--all", "pair"), "one or the other"),
         (("inspect", "no-such-lab"), "neither a file nor a lab that is up"),
-        (("up", "pair", "--count", "pod=4"), "none of this topology's has one"),
     ],
 )
 def test_what_makes_no_sense(arguments: tuple[str, ...], said: str) -> None:
