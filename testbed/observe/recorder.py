@@ -132,7 +132,7 @@ class Recorder(Closing):
 
     def events(self) -> list[Event]:
         """Everything so far, each with the tuple of its own side."""
-        callbacks = [self._placed(each) for each in self.tap]
+        callbacks = [self._placed(each) for each in self.tap.so_far()]
         told = [*callback_events(callbacks)]
         told += map(call_event, self.calls.calls)
         told += _segments(self.frames)

@@ -113,6 +113,12 @@ class Tap(Sequence[Callback], Closing):
         self._take_in()
         return len(self._callbacks)
 
+    def so_far(self) -> list[Callback]:
+        """Those that there are, whether any was lost or not; also once the tap is closed."""
+        if not self._closed:
+            self._take_in()
+        return list(self._callbacks)
+
     def read(self) -> None:
         """Takes in what has come."""
         self._take_in()

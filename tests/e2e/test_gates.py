@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import socket
 import typing
-from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
 
-from testbed.bpf.elf.loader import ObjectLoader
 from testbed.errors import EventsLost, UsageError, WaitExpired
 from testbed.gates import Ack, Any, Data, Fin, GateProgram, HoldGate, Link, Rst, SegmentKind, Syn, SynAck
 from testbed.gates.kinds import PSH, flag_names
@@ -23,18 +21,6 @@ from testbed.lab.lab import Lab
 from testbed.lab.pair import Pair
 from testbed.lab.segments import inject, nobodys_address, segment
 from testbed.lab.sockets import reset
-
-
-@pytest.fixture(scope="session")
-def gate_program(object_loader: ObjectLoader) -> Iterator[GateProgram]:
-    with GateProgram(object_loader) as loaded:
-        yield loaded
-
-
-@pytest.fixture
-def link(gate_program: GateProgram, lab: Lab) -> Iterator[Link]:
-    with Link(lab, gate_program) as made:
-        yield made
 
 
 def states(host: Host) -> list[TcpState]:

@@ -10,7 +10,7 @@ import pytest
 
 from testbed.bpf.elf.loader import ObjectLoader
 from testbed.errors import WaitExpired
-from testbed.gates import Ack, Data, Fin, GateProgram, Link, Rst, SegmentKind, Syn, SynAck
+from testbed.gates import Ack, Data, Fin, Link, Rst, SegmentKind, Syn, SynAck
 from testbed.kernel.counters import grown
 from testbed.kernel.rto import set_min_rto
 from testbed.kernel.sockdiag import TcpState
@@ -27,18 +27,6 @@ from testbed.observe.tap import Tap
 STATES = [TcpState.ESTABLISHED, TcpState.CLOSE]
 SENT = bytes(range(256)) * 250
 ONCE_EACH = sorted((direction, state) for direction in Direction for state in STATES)
-
-
-@pytest.fixture(scope="session")
-def gate_program(object_loader: ObjectLoader) -> Iterator[GateProgram]:
-    with GateProgram(object_loader) as loaded:
-        yield loaded
-
-
-@pytest.fixture
-def link(gate_program: GateProgram, lab: Lab) -> Iterator[Link]:
-    with Link(lab, gate_program) as made:
-        yield made
 
 
 @pytest.fixture(scope="session")

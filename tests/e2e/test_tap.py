@@ -77,3 +77,6 @@ def test_a_full_ring_is_an_error(pair: Pair, tap: Tap, recorder: Recorder) -> No
             pair.connect(listener=listener).close()
     with pytest.raises(EventsLost, match=r"the tap lost \d+ callbacks"):
         len(tap)
+    story = recorder.story("t", "title", "passed")
+    assert story.connections, "what was not lost is told"
+    assert any("callbacks" in words for words in story.lost)
