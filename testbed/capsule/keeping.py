@@ -161,11 +161,11 @@ def verdict_of(report: pytest.TestReport, about: About, story: int | None) -> Ve
     outcome = "error" if report.failed and report.when != "call" else str(report.outcome)
     return Verdict(
         report.nodeid,
-        outcome,
-        about.heading,
         about.title,
-        about.variant,
+        outcome,
         about.family,
+        about.heading,
+        about.variant,
         about.row,
         report.duration,
         "" if report.passed else report.longreprtext,

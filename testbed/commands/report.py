@@ -14,7 +14,8 @@ from testbed.commands.story import RunName, tell_damage
 from testbed.errors import UsageError, errno_name
 
 if TYPE_CHECKING:
-    from testbed.report.page.model import Finding, Page
+    from testbed.report.page.model import Page
+    from testbed.runs.model import Finding
     from testbed.runs.reader import Run
     from testbed.topology.model import Topology
 
@@ -51,32 +52,15 @@ def report(
 
 
 def _page(run: Run, asked: str) -> Page:
-    from testbed.report.page.model import Page, Program, Verdict
+    from testbed.report.page.model import Page
 
-    verdicts = tuple(
-        Verdict(
-            test=row.test,
-            title=row.title,
-            outcome=row.outcome,
-            family=row.family,
-            heading=row.heading,
-            variant=row.variant,
-            row=row.row,
-            seconds=row.seconds,
-            details=row.details,
-        )
-        for row in run.end.rows
-    )
-    programs = tuple(
-        Program(each.name, each.section, each.loaded, each.said, each.log) for each in run.end.programs
-    )
     return Page(
         title=run.info.under_test,
-        verdicts=verdicts,
+        verdicts=run.end.rows,
         stories=tuple(kept.story for kept in run.kept),
         topology=_topology(run),
         facts=tuple(_facts(run)),
-        programs=programs,
+        programs=run.end.programs,
         findings=_findings(run),
         name=asked,
     )
@@ -116,11 +100,11 @@ def _topology(run: Run) -> Topology | None:
 
 def _findings(run: Run) -> tuple[Finding, ...]:
     """What the doctor said then; or says now, where this is the machine that the run was on."""
-    from testbed.report.page.model import Finding
+    from testbed.runs.model import Finding
 
     uname = platform.uname()
     if run.end.findings:
-        return tuple(Finding(each.name, each.ok, each.detail, each.fix) for each in run.end.findings)
+        return run.end.findings
     if os.geteuid() != 0 or (run.info.kernel, run.info.machine) != (uname.release, uname.machine):
         return ()
     from testbed.doctor import examine

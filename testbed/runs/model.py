@@ -38,18 +38,27 @@ class RunInfo:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A row of a run's verdicts, as `testbed check` shows it; ``story`` is the number of the story kept."""
+    """One scenario in one family, as `testbed check` shows it.
+
+    ``test`` is what its story has as ``test``, ``outcome`` passed, failed, skipped or error; ``details``
+    are why it did not pass, in full. ``row`` is what scenarios that share a row of the table have in
+    common; empty where none does. ``story`` is the number of the story that was kept.
+    """
 
     test: str
+    title: str
     outcome: str
-    heading: str = ""
-    title: str = ""
-    variant: str = ""
     family: str = ""
+    heading: str = ""
+    variant: str = ""
     row: str = ""
     seconds: float = 0.0
     details: str = ""
     story: int | None = None
+
+    def words(self) -> str:
+        """What it is found by beside its name: the rest of its row's, and its family."""
+        return " ".join(filter(None, (self.heading, self.row or self.title, self.variant, self.family)))
 
 
 @dataclass(frozen=True)

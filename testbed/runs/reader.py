@@ -161,7 +161,7 @@ def _so_far(kept: list[Kept]) -> str:
 
 def _verdict(kept: Kept) -> Verdict:
     told = kept.story
-    return Verdict(told.test, told.verdict, title=told.title, details=told.message, story=kept.number)
+    return Verdict(told.test, told.title, told.verdict, details=told.message, story=kept.number)
 
 
 def _current(data: bytes, what: str) -> object:

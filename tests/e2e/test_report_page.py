@@ -10,7 +10,8 @@ import pytest
 
 from testbed.observe.events import Kind, Story
 from testbed.report.page.html import report_html
-from testbed.report.page.model import Page, Verdict
+from testbed.report.page.model import Page
+from testbed.runs.model import Verdict
 from tests.any_story import HOSTILE
 from tests.chromium import CHROMIUM, Browser, browser
 from tests.stories import failed, large, lost_fin, many, passed

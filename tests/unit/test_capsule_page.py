@@ -11,8 +11,8 @@ import pytest
 from testbed.observe.events import Difference, Story
 from testbed.report.page.compared import compare
 from testbed.report.page.html import report_html
-from testbed.report.page.model import Verdict
 from testbed.report.page.rows import numbered
+from testbed.runs.model import Verdict
 from tests.chromium import CHROMIUM, Browser, browser
 from tests.stories import failed, large, lost_fin, passed
 from tests.unit.test_report_page import Parsed, need_harmless, page_of

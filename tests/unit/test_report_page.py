@@ -18,12 +18,12 @@ from testbed.observe.events import Difference, Event, Kind, Scalar, Story
 from testbed.report.page.compared import compare
 from testbed.report.page.html import report_html
 from testbed.report.page.lifelines import Lifelines, LineKind
-from testbed.report.page.model import Finding, Page, Program, Verdict, verdict_of
+from testbed.report.page.model import Page
 from testbed.report.page.rows import Fate, fate_of, microseconds, numbered, rows_of
 from testbed.report.shown import on_a_line, shown, told
+from testbed.runs.model import Finding, Program, Verdict
 from testbed.topology.load import load_topology
 from tests.any_story import HOSTILE, stories
-from tests.matrix_results import result
 from tests.stories import START, Telling, failed, handshake, large, lost_fin, many, passed
 
 VOID = {"meta", "input", "br", "path", "rect", "circle", "use", "polyline"}
@@ -131,15 +131,6 @@ def test_verdicts_stand_in_a_table_what_failed_first() -> None:
         Verdict(f"c{n}", "c", outcome, row="r") for n, outcome in enumerate(("passed", "failed", "passed"))
     ]
     assert "1 of 3 FAIL" in report_html(page_of(verdicts=tuple(shared)))
-    assert verdict_of(result("a", "failed")) == Verdict(
-        "test_4_close.py::test_a[v4]",
-        "a",
-        "failed",
-        "v4",
-        "Closing",
-        seconds=0.01,
-        details="E   a is not as it should be",
-    )
 
 
 def test_differences_lead_to_their_events() -> None:

@@ -44,7 +44,7 @@ def test_a_story_comes_back_as_it_was(story: Story) -> None:
 
 
 def test_a_run_comes_back_as_it_was() -> None:
-    rows = (Verdict(failed().test, "failed", story=1, details="why"), Verdict("b", "passed"))
+    rows = (Verdict(failed().test, "", "failed", story=1, details="why"), Verdict("b", "", "passed"))
     with Recording(INFO) as recording:
         numbers = [recording.add(failed(), b"packets"), recording.add(passed())]
         recording.finish(rows, programs=[Program("p", "s", True, "3")], findings=[Finding("f", None, "d")])

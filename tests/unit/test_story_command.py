@@ -24,7 +24,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recording:
     """A run of two stories, of which one has packets."""
     monkeypatch.setenv("TESTBED_STATE", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "120")
-    rows = (Verdict(failed().test, "failed", "Close", "closing", family="v4", story=1),)
+    rows = (Verdict(failed().test, "closing", "failed", "v4", "Close", story=1),)
     with Recording(info_now(["testbed", "check"], "the reference in bpf/")) as recording:
         recording.add(failed(), b"<one>")
         recording.add(passed())

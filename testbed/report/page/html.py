@@ -17,12 +17,13 @@ from markupsafe import Markup
 
 from testbed.graph.svg import STYLE
 from testbed.observe.events import Story
-from testbed.report.page.model import Page, Verdict
+from testbed.report.page.model import Page
 from testbed.report.page.pictures import Pictures
 from testbed.report.page.stories import ShownStory, show
 from testbed.report.page.verdicts import OUTCOMES, bad, rows_of
 from testbed.report.pages import templates
 from testbed.report.shown import on_a_line, told
+from testbed.runs.model import Verdict
 
 _PACKAGE = "testbed.report.page"
 LARGEST = 16 << 20  # bytes

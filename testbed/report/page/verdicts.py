@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from testbed.report.page.model import Verdict
 from testbed.report.shown import on_a_line
+from testbed.runs.model import Verdict
 
 OUTCOMES = (("failed", "FAIL"), ("error", "ERROR"), ("passed", "pass"), ("skipped", "skip"))
 _STYLES = {"failed": "fail", "error": "error", "passed": "pass", "skipped": "skip"}
