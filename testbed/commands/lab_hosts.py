@@ -69,12 +69,16 @@ def _run(lab: str, host: str, words: list[str], env: dict[str, str], startup: in
 
     need_root(f"run a command on {host}")
     with Client(lab) as client:
+        keeper = client.keeper()
         value, (netns, cgroup) = client.ask_with_fds(Enter(host=host))
     if startup is not None:
         os.pwrite(startup, _BASHRC.format(fd=startup).encode(), 0)
     told = {LAB_VARIABLE: value["lab"], "TESTBED_HOST": host}
-    code = run_in(netns, cgroup, words, {**os.environ, **told, **env})
+    code = run_in(netns, cgroup, words, {**os.environ, **told, **env}, keeper)
     if code == KILLED and has_gone(client.record):  # whoever else killed it, that is not ours to say
+        from testbed.keeper.start import sweep
+
+        sweep()  # what the command has started, where its keeper was killed
         typer.echo(f"testbed: the lab {client.record.name} went down, and {words[0]} with it", err=True)
     return code
 

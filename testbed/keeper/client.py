@@ -72,6 +72,13 @@ class Client(Closing):
                 protocol.raise_error(message["error"])
         return message, fds
 
+    def keeper(self) -> int:
+        """A pidfd of the keeper, for the caller to close; the keeper's for sure once it answers after this."""
+        try:
+            return os.pidfd_open(self.record.pid)
+        except ProcessLookupError as error:
+            raise gone(self.record.name) from error
+
     def subscribe(self, request: protocol.Watch | protocol.Packets) -> tuple[Any, str]:
         """Asks for what happens from now on. Returns the answer's value, and what the link is called."""
         self._send(request)

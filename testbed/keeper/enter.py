@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,16 +21,19 @@ KILLED = _SIGNALLED + signal.SIGKILL
 """The exit code of a command that SIGKILL ended, as all of a lab that goes down."""
 
 
-def run_in(netns_fd: int, cgroup_fd: int, argv: Sequence[str], env: Mapping[str, str]) -> int:
+def run_in(netns_fd: int, cgroup_fd: int, argv: Sequence[str], env: Mapping[str, str], keeper: int) -> int:
     """Runs a command in a network namespace and cgroup, with the streams and terminal of this process.
 
-    Returns its exit code, 128 and the signal where one ended it. It dies with this process. For a
-    process with a single thread.
+    Returns its exit code, 128 and the signal where one ended it. It dies with this process, and with the
+    process that the pidfd ``keeper`` is of. For a process with a single thread.
     """
     sys.stdout.flush()
     sys.stderr.flush()
     # The terminal sends these to the command as well, and it is the command's to act on them.
     ignored = {number for number in _FROM_TERMINAL if signal.signal(number, signal.SIG_IGN) is signal.SIG_IGN}
+    child_changed, wakeup = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # ignored, it would not be written to the pipe
+    signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
     pid, pidfd = clone_into(cgroup_fd)
     if pid == 0:
         _execute(netns_fd, argv, env, ignored)
@@ -39,7 +43,7 @@ def run_in(netns_fd: int, cgroup_fd: int, argv: Sequence[str], env: Mapping[str,
 
     for number in _FORWARDED:
         signal.signal(number, forward)
-    return _await(pid, pidfd)
+    return _await(pid, pidfd, child_changed, keeper)
 
 
 def _execute(
@@ -59,13 +63,28 @@ def _execute(
         os._exit(code)
 
 
-def _await(pid: int, pidfd: int) -> int:
+def _await(pid: int, pidfd: int, child_changed: int, keeper: int) -> int:
     """A command that stops itself, as a shell does that is suspended, stops this process too."""
+    poll = select.poll()
+    poll.register(child_changed, select.POLLIN)
+    poll.register(keeper, select.POLLIN)
     while True:
-        _, status = os.waitpid(pid, os.WUNTRACED)
-        if not os.WIFSTOPPED(status):
+        changed, status = os.waitpid(pid, os.WUNTRACED | os.WNOHANG)
+        if not changed:
+            _next_change(poll, pidfd, child_changed, keeper)
+        elif not os.WIFSTOPPED(status):
             code = os.waitstatus_to_exitcode(status)
             return code if code >= 0 else _SIGNALLED - code
-        if os.WSTOPSIG(status) == signal.SIGSTOP:
+        elif os.WSTOPSIG(status) == signal.SIGSTOP:
             os.kill(os.getpid(), signal.SIGSTOP)
             pidfd_send_signal(pidfd, signal.SIGCONT)
+
+
+def _next_change(poll: select.poll, pidfd: int, child_changed: int, keeper: int) -> None:
+    """Waits for one. Where it is the keeper's end, nobody else is there to end the command."""
+    for fd, _ in poll.poll():
+        if fd == child_changed:
+            os.read(child_changed, 4096)
+        else:
+            poll.unregister(keeper)
+            pidfd_send_signal(pidfd, signal.SIGKILL)  # not waited for yet, so it is there
