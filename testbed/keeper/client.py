@@ -73,7 +73,7 @@ class Client(Closing):
         return message, fds
 
     def keeper(self) -> int:
-        """A pidfd of the keeper, for the caller to close; the keeper's for sure once it answers after this."""
+        """A pidfd of the keeper, for the caller to close; the keeper's for sure once it has answered."""
         try:
             return os.pidfd_open(self.record.pid)
         except ProcessLookupError as error:
