@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import sys
 import termios
 import tty
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
 
 from testbed.errors import MachineError, UsageError
 from testbed.guest.guest import Guest, GuestEnded
+from testbed.guest.messages import Exit, Fault, Output, Waiting
 from testbed.guest.qemu import MEMORY_MIB
 from testbed.guest.ready import machine_of, ready_guest
 from testbed.guest.system import System
@@ -23,7 +21,7 @@ _INSIDE = "testbed.guest.inside.commands"
 _WAITING_S = 10.0
 _KILLED = 128 + 9
 _LEAVE = b"\x1d"  # Ctrl-], as in telnet
-Output = Callable[[int, bytes], None]
+Writer = Callable[[int, bytes], None]
 
 
 def run_command(
@@ -32,7 +30,7 @@ def run_command(
     system: System,
     *,
     files: Mapping[str, bytes] | None = None,
-    output: Output | None = None,
+    output: Writer | None = None,
     deadline: float | None = None,
     memory: int = MEMORY_MIB,
 ) -> int:
@@ -46,15 +44,19 @@ def run_command(
         guest = _ready(kernel, system, files or {}, memory, stack)
         guest.wake(event="run", words=list(words), directory="/root")
         guest.note_ready()
+        awaited = f"the end of {words[0]}"
         while True:
-            message = guest.receive(deadline, f"the end of {words[0]}")
-            if message["event"] == "exit":
-                if message["code"] == _KILLED and (line := guest.console.out_of_memory()):
-                    (output or _ours)(2, f"the guest's kernel: {line}\n".encode())
-                return int(message["code"])
-            if message["event"] == "fault":
-                raise MachineError(f"run {words[0]} in the guest", message["why"], "", message["trace"])
-            (output or _ours)(message["stream"], zlib.decompress(base64.b64decode(message["data"])))
+            match message := guest.receive(deadline, awaited):
+                case Output(stream=stream, data=data):
+                    (output or _ours)(stream, data)
+                case Exit(code=code):
+                    if code == _KILLED and (line := guest.console.out_of_memory()):
+                        (output or _ours)(2, f"the guest's kernel: {line}\n".encode())
+                    return code
+                case Fault(why=why, trace=trace):
+                    raise MachineError(f"run {words[0]} in the guest", why, "", trace)
+                case _:
+                    raise guest.unexpected(message, awaited)
 
 
 def run_shell(
@@ -75,9 +77,12 @@ def run_shell(
         _connect_terminal(guest, stack)
         guest.wake(event="shell", rows=rows, columns=columns, terminal=terminal)
         try:
-            return int(guest.receive(None, "the end of the shell")["code"])
+            message = guest.receive(None, "the end of the shell")
         except _Left:
             return 0
+        if not isinstance(message, Exit):
+            raise guest.unexpected(message, "the end of the shell")
+        return message.code
 
 
 class _Left(Exception):
@@ -114,9 +119,11 @@ def _ready(
 
 def _await_waiting(guest: Guest) -> None:
     guest.await_up()
-    message: dict[str, Any] = guest.receive(guest.pace.seconds(_WAITING_S), "its agent, waiting")
-    if message["event"] != "waiting":
-        raise MachineError("start the guest's agent", str(message.get("why")), "", str(message.get("trace")))
+    message = guest.receive(guest.pace.seconds(_WAITING_S), "its agent, waiting")
+    if isinstance(message, Fault):
+        raise MachineError("start the guest's agent", message.why, "", message.trace)
+    if not isinstance(message, Waiting):
+        raise guest.unexpected(message, "its agent, waiting")
 
 
 def _ours(stream: int, data: bytes) -> None:

@@ -16,10 +16,12 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
+from testbed.acquired import acquired
 from testbed.closing import Closing
 from testbed.errors import MachineError
 from testbed.guest.console import Console
 from testbed.guest.line import Line
+from testbed.guest.messages import Message, NoMessage, Up
 from testbed.guest.pace import Pace
 from testbed.guest.qemu import Machine, dying_with_us, guest_command
 from testbed.guest.state import GuestReport, GuestState
@@ -66,12 +68,13 @@ class Guest(Closing):
             for pair in (console, port, monitor):
                 pair.theirs.close()
             self._exit = os.pidfd_open(self._process.pid)
+            acquired("pidfd", self._exit)
             stack.callback(os.close, self._exit)
             self._poll = select.poll()
             for fd in (self._exit, self._console.fileno(), port.ours.fileno()):
                 self._poll.register(fd, select.POLLIN)
             self._stack = stack.pop_all()
-        self._messages: deque[dict[str, Any]] = deque()
+        self._messages: deque[Message | NoMessage] = deque()
         self._silent = False
         self._watched: dict[int, Callable[[], None]] = {}
         self.on_console: Callable[[bytes], None] | None = None
@@ -94,8 +97,11 @@ class Guest(Closing):
         self._watched[fd] = readable
         self._poll.register(fd, select.POLLIN)
 
-    def receive(self, patience: float | None, awaited: str) -> dict[str, Any]:
-        """The next message, within ``patience`` seconds. `GuestEnded` when there will be none."""
+    def receive(self, patience: float | None, awaited: str) -> Message:
+        """The next message, within ``patience`` seconds. `GuestEnded` when there will be none.
+
+        So it is when what was said is no message: that kernel's, or its agent's, memory is not what it was.
+        """
         end = time.monotonic() + patience if patience is not None else None
         while not self._messages:
             left = end - time.monotonic() if end is not None else None
@@ -103,15 +109,24 @@ class Guest(Closing):
                 raise GuestEnded(self._hung(patience or 0, awaited))
             self._take_in(left)
         message = self._messages.popleft()
-        if message.get("event") == "up":
-            self.release, self.pace = message["release"], Pace.of(message["loops"])
+        if isinstance(message, NoMessage):
+            why = f"what it said is no message ({message}); awaited: {awaited}"
+            raise GuestEnded(self.report(GuestState.LOST, why))
+        if isinstance(message, Up):
+            self.release, self.pace = message.release, Pace.of(message.loops)
         return message
 
-    def await_up(self) -> dict[str, Any]:
+    def unexpected(self, message: Message, awaited: str) -> GuestEnded:
+        """For a message that nobody awaits."""
+        return GuestEnded(self.report(GuestState.LOST, f"it said {message.event!r}; awaited: {awaited}"))
+
+    def await_up(self) -> Up:
         """Waits for user space. `MachineError` when modules of another kernel were given, say."""
         message = self.receive(BOOT_DEADLINE_S, "its user space")
-        if not_loaded := [words for words in message["failed"] if words.startswith("load ")]:
-            what = f"set up a guest of Linux {message['release']}"
+        if not isinstance(message, Up):
+            raise self.unexpected(message, "its user space")
+        if not_loaded := [words for words in message.failed if words.startswith("load ")]:
+            what = f"set up a guest of Linux {message.release}"
             raise MachineError(what, "; ".join(not_loaded), "are these modules that kernel's?")
         return message
 
@@ -198,6 +213,8 @@ class _Pair(Closing):
 
     def __init__(self) -> None:
         self.ours, self.theirs = socket.socketpair()
+        acquired("socket", self.ours.fileno())
+        acquired("socket", self.theirs.fileno())
 
     def close(self) -> None:
         self.ours.close()

@@ -7,7 +7,10 @@ import secrets
 import socket
 from typing import Any
 
+from testbed.guest.messages import Message, NoMessage, parse_message
+
 _READ = 1 << 16
+_LONGEST = 256 << 20  # of a message: what a guest says without end is none
 
 
 class Line:
@@ -23,8 +26,11 @@ class Line:
         data = json.dumps({"nonce": self.nonce, **message}, separators=(",", ":"))
         self.socket.sendall(data.encode() + b"\n")
 
-    def take_in(self) -> list[dict[str, Any]] | None:
-        """What has come; None when the other end is closed. Not to be called before there is something."""
+    def take_in(self) -> list[Message | NoMessage] | None:
+        """What has come; None when the other end is closed. Not to be called before there is something.
+
+        Behind our nonce all is meant for us: what is no message there is told as such.
+        """
         try:
             data = self.socket.recv(_READ)
         except ConnectionError:
@@ -32,11 +38,17 @@ class Line:
         if not data:
             return None
         *lines, self._rest = (self._rest + data).split(b"\n")
-        return [message for line in lines if (message := self._parsed(line)) is not None]
+        found = [message for line in lines if (message := self._parsed(line)) is not None]
+        if len(self._rest) > _LONGEST:
+            self._rest = b""
+            found.append(NoMessage(f"a line of more than {_LONGEST >> 20} MiB"))
+        return found
 
-    def _parsed(self, line: bytes) -> dict[str, Any] | None:
+    def _parsed(self, line: bytes) -> Message | NoMessage | None:
         nonce, _, text = line.partition(b" ")
         if nonce != self.nonce.encode():
             return None
-        message: dict[str, Any] = json.loads(text)
-        return message
+        try:
+            return parse_message(text)
+        except NoMessage as problem:
+            return problem

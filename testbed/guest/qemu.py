@@ -68,6 +68,9 @@ def qemu() -> str:
     return found
 
 
+_GUARD = '[ "$PPID" = "$0" ] && exec "$@"'
+
+
 @cache
 def qemu_version() -> str:
     """The first line of ``--version``. `MachineError` when QEMU does not start."""
@@ -81,8 +84,7 @@ def qemu_version() -> str:
 def dying_with_us(words: list[str]) -> list[str]:
     """The same command, killed by the kernel when this process (the thread that starts it) ends."""
     # setpriv asks for the signal; the shell looks whether we were gone before that
-    guard = f'[ "$PPID" = {os.getpid()} ] && exec "$@"'
-    return ["setpriv", "--pdeathsig", "KILL", "sh", "-c", guard, "sh", *words]
+    return ["setpriv", "--pdeathsig", "KILL", "sh", "-c", _GUARD, str(os.getpid()), *words]
 
 
 def guest_command(machine: Machine, console: int, port: int, monitor: int) -> list[str]:

@@ -11,6 +11,9 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter
 
 from testbed.errors import MachineError
 from testbed.kernels.apt import HELPER, Source
@@ -41,7 +44,7 @@ class Package:
     name: str
     url: str
     size: int
-    sha256: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True)
@@ -193,21 +196,11 @@ def save_index(path: Path, index: Index) -> None:
 def load_index(path: Path) -> Index | None:
     """None where there is none that this version of the testbed wrote."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if data.pop("format") != FORMAT:
+        data = json.loads(path.read_bytes())
+        if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
             return None
-        offers = tuple(
-            Offer(
-                version=offer["version"],
-                release=offer["release"],
-                suite=offer["suite"],
-                packages=tuple(Package(**package) for package in offer["packages"]),
-                missing=tuple(offer["missing"]),
-            )
-            for offer in data["offers"]
-        )
-        return Index(data["read"], offers)
+        return TypeAdapter(Index).validate_python(data)
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError):  # cut short, or of another time: it is made anew
+    except (ValueError, RecursionError):  # cut short, or changed by somebody: it is made anew
         return None

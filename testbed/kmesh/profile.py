@@ -19,6 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from testbed.errors import UsageError
 from testbed.kmesh.abi import HOST_ORDER, NETWORK_ORDER, Absent, PortOrder
 from testbed.lab.documents import read_yaml
+from testbed.visible import dotted_place, one_line
 
 PROFILES = Path(__file__).resolve().parent / "profiles"
 Role = Literal[
@@ -61,7 +62,7 @@ Lack = Literal[
 ]
 Order = Annotated[
     PortOrder,
-    BeforeValidator(lambda word: {"host": HOST_ORDER, "network": NETWORK_ORDER}.get(word, word)),
+    BeforeValidator(lambda word: {"host": HOST_ORDER, "network": NETWORK_ORDER}.get(str(word), word)),
 ]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Place = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(gt=0)]]
@@ -245,9 +246,9 @@ def read_profile(path: Path) -> Profile:
         return Profile.model_validate(data)
     except ValidationError as error:
         first, *others = error.errors()
-        where = ".".join(map(str, first["loc"]))
+        where = dotted_place(first["loc"])
         more = f" (and {len(others)} more)" if others else ""
         why = first["msg"].removeprefix("Value error, ")
         why = f"{where}: {why[0].lower()}{why[1:]}" if where else why
         example = f"{PROFILES / 'main.yaml'} is an example"
-        raise UsageError(what, f"{why}{more}", example) from error
+        raise UsageError(what, one_line(f"{why}{more}"), example) from error

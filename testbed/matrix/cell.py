@@ -8,9 +8,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from testbed.errors import MachineError, TestbedError
+from testbed.guest import messages
 from testbed.guest.guest import Guest, GuestEnded
 from testbed.guest.ready import ready_guest
 from testbed.guest.state import GuestReport, GuestState
@@ -122,10 +122,11 @@ class _Subject:
     def prepare_to_keep(self, guest: Guest) -> None:
         self._heed(guest)
         guest.await_up()
-        message = guest.receive(guest.pace.seconds(_COLLECTED_S), "its collection of scenarios")
-        if message["event"] != "collected":
-            raise _nothing_runs(guest, message)
-        if message["digest"] != digest_of(scenario.nodeid for scenario in collect(Selection())):
+        awaited = "its collection of scenarios"
+        message = guest.receive(guest.pace.seconds(_COLLECTED_S), awaited)
+        if not isinstance(message, messages.Collected):
+            raise _nothing_runs(guest, message, awaited)
+        if message.digest != digest_of(scenario.nodeid for scenario in collect(Selection())):
             raise MachineError(
                 "compare what the guest collected with what this machine did",
                 "they differ",
@@ -136,8 +137,8 @@ class _Subject:
         guest.note_ready()
         guest.wake(event="settle")
         message = guest.receive(guest.pace.seconds(_PREPARED_S), "its late imports")
-        if message["event"] != "settled":
-            raise _nothing_runs(guest, message)
+        if not isinstance(message, messages.Settled):
+            raise _nothing_runs(guest, message, "its late imports")
 
     def prepare(self, guest: Guest) -> None:
         self._heed(guest)
@@ -158,23 +159,25 @@ class _Subject:
         }
         guest.wake(event="prepare", objects=objects, **options)
         message = guest.receive(guest.pace.seconds(_PREPARED_S), "the programs, loaded")
-        if message["event"] != "prepared":
-            raise _nothing_runs(guest, message)
-        if message["splat"]:
-            words = f"the kernel complained while the programs were loaded:\n{message['splat']}"
+        if not isinstance(message, messages.Prepared):
+            raise _nothing_runs(guest, message, "the programs, loaded")
+        if message.splat:
+            words = f"the kernel complained while the programs were loaded:\n{message.splat}"
             raise _NothingRuns(guest.report(), words)
 
 
-def _nothing_runs(guest: Guest, message: dict[str, Any]) -> Exception:
-    if message["event"] == "fault":
-        return TestbedError(
-            "run the scenarios in the guest", message["why"], "please report it", message["trace"]
-        )
-    if message["event"] == "no_bpf":
-        return GuestEnded(guest.report(GuestState.NO_BPF, message["why"]))
-    if message["event"] == "lacks":
-        return _Lacks(guest.report(), message["why"])
-    return _NothingRuns(guest.report(), str(TestbedError(*message["words"])))
+def _nothing_runs(guest: Guest, message: messages.Message, awaited: str) -> Exception:
+    match message:
+        case messages.Fault(why=why, trace=trace):
+            return TestbedError("run the scenarios in the guest", why, "please report it", trace)
+        case messages.NoBpf(why=why):
+            return GuestEnded(guest.report(GuestState.NO_BPF, why))
+        case messages.Lacks(why=why):
+            return _Lacks(guest.report(), why)
+        case messages.Fatal(words=words):
+            return _NothingRuns(guest.report(), str(TestbedError(*words)))
+        case _:
+            return guest.unexpected(message, awaited)
 
 
 def _run(guest: Guest, chosen: dict[int, Scenario], results: list[Result], on_result: OnResult) -> None:
@@ -188,30 +191,30 @@ def _run(guest: Guest, chosen: dict[int, Scenario], results: list[Result], on_re
                 raise  # it names what was awaited
             why = f"{ended.report.why}; then {running} ran"
             raise GuestEnded(replace(ended.report, why=why)) from ended
-        match message["event"]:
-            case "start":
-                running = chosen[message["item"]].nodeid
+        match message:
+            case messages.Start(item=item) if item in chosen:
+                running = chosen[item].nodeid
                 guest.note_ready()
-            case "result":
-                results.append(_result(chosen[message["item"]], message))
+            case messages.Verdict(item=item) if item in chosen:
+                results.append(_result(chosen[item], message))
                 on_result(results[-1])
-            case "done":
+            case messages.Done():
                 return
             case _:
-                raise _nothing_runs(guest, message)
+                raise _nothing_runs(guest, message, running)
 
 
 def _skipped(scenario: Scenario, why: str) -> Result:
     return Result(scenario.about, scenario.nodeid, scenario.place, "skipped", 0.0, why)
 
 
-def _result(scenario: Scenario, message: dict[str, Any]) -> Result:
+def _result(scenario: Scenario, message: messages.Verdict) -> Result:
     return Result(
         scenario.about,
         scenario.nodeid,
         scenario.place,
-        message["outcome"],
-        message["seconds"],
-        message["details"],
-        tuple(message["violated"]),
+        message.outcome,
+        message.seconds,
+        message.details,
+        tuple(message.violated),
     )

@@ -7,6 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from testbed.errors import UsageError
+from testbed.visible import dotted_place, one_line
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -50,10 +51,10 @@ def typed(kind: type[T], value: object, what: str) -> T:
         found: T = _adapter(anything).validate_python(value)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
+        place = dotted_place(first["loc"])
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         why = f"{place + ': ' if place else ''}{first['msg']}{more}"
-        raise UsageError(f"read {what}", why.replace("\n", " ")) from error
+        raise UsageError(f"read {what}", one_line(why)) from error
     except RecursionError as error:
         raise UsageError(f"read {what}", "it is nested too deeply") from error
     return found

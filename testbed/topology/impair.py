@@ -20,6 +20,7 @@ from pydantic import (
 from testbed.errors import UsageError
 from testbed.kernel.netem import Netem
 from testbed.topology.fields import mistake, shown
+from testbed.visible import dotted_place, one_line
 
 _TIMES = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
 _RATES = {"bit": 1, "kbit": 1_000, "mbit": 1_000_000, "gbit": 1_000_000_000}
@@ -111,7 +112,7 @@ def impair_spec(words: Sequence[str]) -> ImpairSpec:
         return ImpairSpec.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
+        name = dotted_place(first["loc"])
         said = f"there is no {name}" if first["type"] == "extra_forbidden" else first["msg"]
         why = f"{name}: {said}" if name and first["type"] != "extra_forbidden" else said
-        raise UsageError(what, why, f"names: {known}") from error
+        raise UsageError(what, one_line(why), f"names: {known}") from error

@@ -15,6 +15,7 @@ from testbed.topology.fields import shown
 from testbed.topology.model import Topology
 from testbed.topology.positions import Document, Mark, Path
 from testbed.topology.suggest import did_you_mean, listed
+from testbed.visible import visible
 
 _KEY = "[key]"  # pydantic's last step to a key that is wrong
 
@@ -45,12 +46,13 @@ class Located:
 
 
 def located(file: str, mark: Mark, path: Path, message: str) -> Located:
-    return Located(file, mark.line, mark.column, dotted(path), message)
+    return Located(file, mark.line, mark.column, dotted(path), visible(message))
 
 
 def dotted(path: Path) -> str:
     """``links[0].ends[1].host``."""
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).lstrip(".")
+    steps = (f"[{step}]" if isinstance(step, int) else f".{visible(step)}" for step in path)
+    return "".join(steps).lstrip(".")
 
 
 def of_error(file: str, document: Document, line: ErrorDetails) -> Located:

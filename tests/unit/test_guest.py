@@ -18,6 +18,7 @@ from testbed.guest.cpio import Archive
 from testbed.guest.inside.kmsg import first_splat
 from testbed.guest.libraries import closure, library
 from testbed.guest.line import Line
+from testbed.guest.messages import Done
 from testbed.guest.pace import Pace
 from testbed.guest.state import GuestState
 from testbed.guest.system import find_system
@@ -141,8 +142,8 @@ def test_what_has_not_our_nonce_is_no_message() -> None:
         line = Line(ours)
         theirs.sendall(b'garbage\n0123456789abcdef {"event":"done"}\n' + f"{line.nonce} ".encode())
         assert line.take_in() == []
-        theirs.sendall(b'{"event":"up"}\n')
-        assert line.take_in() == [{"event": "up"}]
+        theirs.sendall(b'{"event":"done"}\n')
+        assert line.take_in() == [Done()]
         theirs.close()
         assert line.take_in() is None
 

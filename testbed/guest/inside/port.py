@@ -26,7 +26,8 @@ class Port:
 
     def send(self, **message: Any) -> None:
         """Sends a message; returns when the port has taken it."""
-        data = f"{self._nonce} {json.dumps(message, separators=(',', ':'))}\n".encode()
+        text = json.dumps(message, separators=(",", ":"), ensure_ascii=False)
+        data = f"{self._nonce} {text}\n".encode(errors="replace")  # bytes of a file's name that are no UTF-8
         while data:
             data = data[os.write(self._fd, data) :]
 
