@@ -4,49 +4,74 @@ A socket keeps the network namespace and cgroup of its birth, so a broker makes 
 descriptor over (SCM_RIGHTS). Brokers are forked from one spawner, which is started with a bare
 interpreter and imports only the standard library: forking costs by the size of what is forked.
 
+The spawner makes the namespace too, and forks the broker in it: of the two it is the one whose pages
+are all its own already, and what is left for the broker to do goes on while its links are made.
+
 Lifetimes: a broker ends when its control socket closes and when the spawner dies; the spawner ends
 when its own control socket closes. Both sockets are held by the testbed's process alone, so nothing
 outlives it, however it ends.
 
-Messages are lists in SOCK_SEQPACKET packets, by `marshal`: both ends are of one Python. A reply is
-``[0, …]`` or ``[errno, text]``. The descriptors that belong to it come in a packet before it,
-``["fds"]``: when the reply is sent, every copy on this side is closed. Else a socket could outlive
-the close() of whom it was handed to, by as long as it pleases the scheduler.
+Messages are lists in SOCK_SEQPACKET packets, by `marshal`: both ends are of one Python. A request is
+``[number, verb, …]``, its reply ``[number, 0, …]`` or ``[number, errno, text]``: so the reply to a
+request that somebody has given up (Ctrl-C) is not taken for the next one's. The descriptors that belong
+to a reply come in a packet before it, ``["fds"]``: when the reply is sent, every copy on this side is
+closed. Else a socket could outlive the close() of whom it was handed to, by as long as it pleases the
+scheduler.
 """
 
+from __future__ import annotations
+
 import errno
-import gc
 import marshal
 import os
 import select
-import signal
-import socket
-import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from functools import partial
-from typing import Any
+import struct
+from _signal import SIG_DFL, SIGCHLD, SIGINT, SIGKILL, SIGPIPE, SIGXFSZ, signal  # type: ignore[import-not-found]  # signal is several times its size
+from _socket import MSG_CMSG_CLOEXEC, MSG_CTRUNC, SCM_RIGHTS, SOL_SOCKET, socket
 
-from testbed.kernel.syscalls import CLONE_NEWNET, clone_into, die_with_parent, pidfd_send_signal, unshare
+from testbed.kernel.syscalls import die_with_parent, pidfd_send_signal, raise_effective, set_capabilities
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # else the modules would take room in every broker
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from testbed.kernel.syscalls import Capabilities
+
+    Handler = Callable[..., tuple[list[object], list[int]]]
 
 PACKET = 64 * 1024
 FDS = 64
-_NETLINK_SOCK_DIAG = 4
+_RIGHTS = 16 + 4 * FDS  # CMSG_SPACE of so many descriptors
+_MOST_FD = 0x7FFFFFFF
 
 
-def send(sock: socket.socket, message: Sequence[object], fds: Sequence[int] = ()) -> None:
+def send(sock: socket, message: Sequence[object], fds: Sequence[int] = ()) -> None:
     """Sends one message, with copies of descriptors. `OSError` (E2BIG) when it is too long."""
     data = marshal.dumps(list(message))
     if len(data) > PACKET:
         raise OSError(errno.E2BIG, f"a message of {len(data)} bytes (at most {PACKET})")
-    socket.send_fds(sock, [data], list(fds))
+    rights = [(SOL_SOCKET, SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))] if fds else []
+    sock.sendmsg([data], rights)
 
 
-def receive(sock: socket.socket) -> tuple[list[Any], list[int]]:
+class Truncated(OSError):
+    """EMFILE: ``message`` came, and there was no room for its descriptors; none of them is open."""
+
+    def __init__(self, message: list[Any]) -> None:
+        super().__init__(errno.EMFILE, os.strerror(errno.EMFILE))
+        self.message = message
+
+
+def receive(sock: socket) -> tuple[list[Any], list[int]]:
     """Receives one message and its descriptors (close-on-exec); `EOFError` when the peer is gone."""
-    data, fds, _, _ = socket.recv_fds(sock, PACKET, FDS, socket.MSG_CMSG_CLOEXEC)
+    data, rights, flags, _ = sock.recvmsg(PACKET, _RIGHTS, MSG_CMSG_CLOEXEC)
+    fds = [fd for _, _, packed in rights for fd in struct.unpack(f"{len(packed) // 4}i", packed)]
     if not data:
         raise EOFError
+    if flags & MSG_CTRUNC:
+        close_all(fds)
+        raise Truncated(marshal.loads(data))  # noqa: S302 (as below)
     return marshal.loads(data), fds  # noqa: S302 (both ends are ours)
 
 
@@ -56,7 +81,7 @@ def close_all(fds: Sequence[int]) -> None:
         os.close(fd)
 
 
-def hand_over(sock: socket.socket, fds: Sequence[int]) -> None:
+def hand_over(sock: socket, fds: Sequence[int]) -> None:
     """Sends descriptors and closes them here."""
     try:
         send(sock, ["fds"], fds)
@@ -64,28 +89,35 @@ def hand_over(sock: socket.socket, fds: Sequence[int]) -> None:
         close_all(fds)
 
 
-Handler = Callable[..., tuple[list[object], list[int]]]
-
-
-def _serve(sock: socket.socket, handlers: dict[str, Handler]) -> None:
+def serve(sock: socket, handlers: dict[str, Handler]) -> None:
     """Answers requests until the peer is gone.
 
     A handler takes the request's descriptors and arguments; it returns the reply's values and the
     descriptors to hand over. Its OSError is the reply.
     """
-    with suppress(EOFError, ConnectionError):  # the peer is gone, whatever we were about
-        while True:
-            (verb, *arguments), fds = receive(sock)
-            try:
-                try:
-                    values, made = handlers[verb](fds, *arguments)
-                finally:
-                    close_all(fds)
-                if made:
-                    hand_over(sock, made)
-                send(sock, [0, *values])
-            except OSError as error:
-                send(sock, [error.errno or errno.EIO, error.strerror or str(error)])
+    while True:
+        try:
+            _answer(sock, handlers)
+        except (EOFError, ConnectionError):  # the peer is gone, whatever we were about
+            return
+
+
+def _answer(sock: socket, handlers: dict[str, Handler]) -> None:
+    try:
+        (number, verb, *arguments), fds = receive(sock)
+    except Truncated as error:
+        send(sock, [error.message[0], error.errno, error.strerror])
+        return
+    try:
+        try:
+            values, made = handlers[verb](fds, *arguments)
+        finally:
+            close_all(fds)
+        if made:
+            hand_over(sock, made)
+        send(sock, [number, 0, *values])
+    except OSError as error:
+        send(sock, [number, error.errno or errno.EIO, error.strerror or str(error)])
 
 
 def _make_sockets(
@@ -94,7 +126,7 @@ def _make_sockets(
     made: list[int] = []
     try:
         while len(made) < count:
-            made.append(socket.socket(family, kind, protocol).detach())
+            made.append(socket(family, kind, protocol).detach())
     except OSError:
         close_all(made)
         raise
@@ -102,11 +134,11 @@ def _make_sockets(
 
 
 def _write_sysctl(_fds: list[int], values: dict[str, str]) -> tuple[list[object], list[int]]:
-    _set_sysctls(values)
+    set_sysctls(values)
     return [], []
 
 
-def _set_sysctls(values: dict[str, str]) -> None:
+def set_sysctls(values: dict[str, str]) -> None:
     """/proc/sys/net shows the namespace of the process that opens it."""
     for name, value in values.items():
         fd = os.open(f"/proc/sys/{name}", os.O_WRONLY)
@@ -120,18 +152,19 @@ def _spawn(fds: list[int], argv: list[str], env: dict[str, str], cwd: str) -> tu
     """Runs a command. fds: a socket for its pidfd, [0, pid] and [exit status], then stdin, stdout, stderr."""
     if os.fork() == 0:
         try:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal(SIGCHLD, SIG_DFL)
             die_with_parent()
-            with socket.socket(fileno=fds[0]) as status:
+            status = socket(fileno=fds[0])
+            try:
                 _run_command(status, fds[1:4], argv, env, cwd)
+            except OSError as error:  # no descriptor or no process is left for it
+                send(status, [error.errno or errno.EIO, error.strerror or str(error)])
         finally:
             os._exit(0)  # never back into the broker's loop
     return [], []
 
 
-def _run_command(
-    status: socket.socket, stdio: list[int], argv: list[str], env: dict[str, str], cwd: str
-) -> None:
+def _run_command(status: socket, stdio: list[int], argv: list[str], env: dict[str, str], cwd: str) -> None:
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
@@ -150,7 +183,7 @@ def _run_command(
     poll.register(pidfd, select.POLLIN)
     poll.register(status, select.POLLHUP)
     while pidfd not in [fd for fd, _ in poll.poll()]:
-        pidfd_send_signal(pidfd, signal.SIGKILL)  # whoever waited for it is gone
+        pidfd_send_signal(pidfd, SIGKILL)  # whoever waited for it is gone
         poll.unregister(status)
     send(status, [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])])
 
@@ -159,10 +192,11 @@ def _execute(write_end: int, stdio: list[int], argv: list[str], env: dict[str, s
     try:
         die_with_parent()
         os.setsid()
-        for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(number, signal.SIG_DFL)  # the spawner and Python ignore them, an exec keeps that
+        for number in (SIGINT, SIGPIPE, SIGXFSZ):
+            signal(number, SIG_DFL)  # the spawner and Python ignore them, an exec keeps that
         for target, fd in enumerate(stdio):
             os.dup2(fd, target)
+        raise_effective()  # a command has all the rights that the testbed's process has
         os.chdir(cwd)
         os.execvpe(argv[0], argv, env)  # noqa: S606 (a list of words; no shell)
     except OSError as error:
@@ -171,89 +205,19 @@ def _execute(write_end: int, stdio: list[int], argv: list[str], env: dict[str, s
         os._exit(127)
 
 
-def _be_broker(control: socket.socket, sysctls: dict[str, str]) -> None:
-    die_with_parent()
-    with suppress(ConnectionError):
-        try:
-            unshare(CLONE_NEWNET)  # here and not in the clone: the next broker is forked meanwhile
-            _set_sysctls(sysctls)
-            route = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-            diag = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG)
-            netns = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            send(control, [error.errno, str(error)])
-            return
-        send(control, [0, os.getpid()], [netns, route.fileno(), diag.fileno()])
-        route.close()
-        diag.close()
-        os.close(netns)
-    _serve(control, {"sockets": _make_sockets, "sysctl": _write_sysctl, "spawn": _spawn})
+def be_broker(control: int, unready: int, rights: Capabilities) -> None:
+    """In the namespace and cgroup of its birth. Of what it inherited ``unready`` is closed last of all.
 
-
-def _fork_brokers(
-    spawner: socket.socket, fds: list[int], sysctls: dict[str, str]
-) -> tuple[list[object], list[int]]:
-    """Forks a broker for each (cgroup, control socket) in ``fds``; hands their pidfds over, in order.
-
-    When one cannot be forked those before it end too, as soon as their control sockets close.
+    Every line of Python touches pages that have to be copied first (2 µs each), so until then there are few.
     """
-    pidfds: list[int] = []
     try:
-        for cgroup, control in zip(fds[::2], fds[1::2], strict=True):
-            pid, pidfd = clone_into(cgroup)
-            if pid == 0:
-                try:
-                    spawner.close()
-                    close_all([fd for fd in (*fds, *pidfds) if fd != control])
-                    with socket.socket(fileno=control) as sock:
-                        _be_broker(sock, sysctls)
-                finally:
-                    os._exit(0)
-            pidfds.append(pidfd)
-    except OSError:
-        close_all(pidfds)
-        raise
-    return [], pidfds
-
-
-def _let_go(fds: list[int]) -> tuple[list[object], list[int]]:
-    """Leaves descriptors to a child, which ends at once: what waits for their close() is that alone."""
-    read_end, write_end = os.pipe()
-    if os.fork() == 0:
-        try:
-            os.close(write_end)
-            os.read(read_end, 1)  # until its copies are the last
-        finally:
-            os._exit(0)
-    close_all(fds)
-    fds.clear()
-    close_all([write_end, read_end])
-    return [], []
-
-
-def _smaller_tables(buckets: int) -> None:
-    """Gives the hosts tables of TCP connections of their own (Linux 6.1).
-
-    A namespace takes their size from the one that it is made in, so the spawner has one for that.
-    sock_diag walks every bucket each time: of the machine's own table, 262,144 of them and everybody's
-    connections. Without them nothing but time is lost, and where no namespace can be made, the first
-    broker says so.
-    """
-    with suppress(OSError):
-        unshare(CLONE_NEWNET)
-        _set_sysctls({"net/ipv4/tcp_child_ehash_entries": str(buckets)})
-
-
-def main(control_fd: int, buckets: int) -> None:
-    """The spawner: forks brokers, until its control socket closes."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # brokers leave no zombies
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the testbed's; we end with it
-    _smaller_tables(buckets)
-    gc.collect()
-    gc.freeze()  # pages that no collection touches stay shared with the brokers
-    with socket.socket(fileno=control_fd) as sock:
-        _serve(sock, {"brokers": partial(_fork_brokers, sock), "let_go": _let_go})
-
-
-if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+        die_with_parent()
+        set_capabilities(rights)
+        os.closerange(3, min(control, unready))
+        os.closerange(min(control, unready) + 1, max(control, unready))
+        os.closerange(max(control, unready) + 1, _MOST_FD)
+    except OSError as error:
+        os.write(unready, str(error.errno).encode())
+        return
+    os.close(unready)
+    serve(socket(fileno=control), {"sockets": _make_sockets, "sysctl": _write_sysctl, "spawn": _spawn})

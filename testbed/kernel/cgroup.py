@@ -12,8 +12,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from testbed.acquired import acquired
 from testbed.deadlines import scaled
 from testbed.errors import MachineError, command, errno_name
+from testbed.kernel.privileges import needing, refusal
 from testbed.kernel.syscalls import mount_detached, pidfd_send_signal
 
 REMOVE_DEADLINE_S = scaled(10.0)
@@ -47,7 +49,7 @@ def cgroup_root() -> Iterator[CgroupRoot]:
     there is neither.
     """
     for path in _mounted():
-        if os.access(path, os.W_OK):
+        if os.access(path, os.W_OK, effective_ids=True):
             yield CgroupRoot(path, f"at {path}")
             return
     try:
@@ -55,9 +57,11 @@ def cgroup_root() -> Iterator[CgroupRoot]:
     except OSError as error:
         raise MachineError(
             "find cgroup v2",
-            f"it is mounted nowhere, and mounting it privately fails with {errno_name(error.errno or 0)}",
+            "it is mounted nowhere, and mounting it privately fails with "
+            + refusal(error.errno or 0, "CAP_SYS_ADMIN"),
             "run as root on Linux 5.10 or later, with CONFIG_CGROUPS=y and CONFIG_CGROUP_BPF=y",
         ) from error
+    acquired("mount", mount)
     try:
         yield CgroupRoot(Path(f"/proc/self/fd/{mount}"), "mounted privately")
     finally:
@@ -66,14 +70,16 @@ def cgroup_root() -> Iterator[CgroupRoot]:
 
 def make_cgroup(path: Path, stack: ExitStack) -> int:
     """Makes a cgroup directory and returns a descriptor of it; both go when ``stack`` closes."""
+    stack.callback(remove_tree, path)  # before it is there: an interrupt can come behind any line
     try:
         os.mkdir(path)  # noqa: PTH102 (as all that a lab does: a Path's own way takes several times as long)
     except OSError as error:
         raise MachineError(
-            f"make the cgroup {path}", errno_name(error.errno or 0), command("doctor")
+            f"make the cgroup {path}", refusal(error.errno or 0, "CAP_DAC_OVERRIDE"), command("doctor")
         ) from error
-    stack.callback(remove_tree, path)
+    acquired("cgroup", path)
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    acquired("descriptor", fd)
     stack.callback(os.close, fd)
     return fd
 
@@ -132,8 +138,9 @@ def processes(path: Path) -> list[int]:
     for directory, _, _ in os.walk(path):
         try:
             found += map(int, Path(directory, "cgroup.procs").read_text(encoding="ascii").split())
-        except FileNotFoundError:
-            continue  # somebody removed that directory meanwhile
+        except OSError as error:
+            if error.errno not in {errno.ENOENT, errno.ENODEV}:  # somebody removed that directory meanwhile
+                raise
     return found
 
 
@@ -153,8 +160,9 @@ def _end_processes(path: Path) -> list[int]:
     while pids := processes(path):  # again: a fork may have come in between
         with ExitStack() as stack:
             pidfds = [pidfd for pid in pids if (pidfd := _open_process(pid, stack)) is not None]
-            for pidfd in pidfds:
-                _kill(pidfd)
+            with needing(f"end what is in the cgroup {path}", "CAP_KILL"):
+                for pidfd in pidfds:
+                    _kill(pidfd)
             if not all(await_end(pidfd, deadline) for pidfd in pidfds):
                 raise MachineError(
                     f"remove the cgroup {path}",
@@ -170,6 +178,7 @@ def _open_process(pid: int, stack: ExitStack) -> int | None:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
         return None
+    acquired("pidfd", pidfd)
     stack.callback(os.close, pidfd)
     return pidfd
 

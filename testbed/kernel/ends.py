@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 import struct
 import time
@@ -125,6 +126,8 @@ def await_ready(sock: socket.socket, ends: Sequence[End]) -> None:
                 f"wait {READY_DEADLINE_S:.0f} s for {' and '.join(end.name for end in ends)} to be ready",
                 "; ".join(question.missing for question in waiting),
             )
+        if waiting:
+            os.sched_yield()  # the worker is one of this CPU: where that is busy it would wait for our slice
 
 
 def _ask(sock: socket.socket, questions: Sequence[Question]) -> list[bytes]:

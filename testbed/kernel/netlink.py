@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from testbed.errors import MachineError, command, errno_name
+from testbed.errors import MachineError, command
+from testbed.kernel.privileges import refusal
 
 NLM_F_REQUEST = 0x01
 NLM_F_ACK = 0x04
@@ -115,7 +116,7 @@ def execute(sock: socket.socket, messages: Sequence[Message]) -> list[bytes]:
             code = struct.unpack_from("=i", payload)[0]
             if code and refused is None:
                 words = _error_text(flags, payload)
-                why = errno_name(code) + (f", {words}" if words else "")
+                why = refusal(code, "CAP_NET_ADMIN") + (f", {words}" if words else "")
                 refused = MachineError(messages[sequence - 1].what, why, command("doctor"))
     if refused is not None:
         raise refused

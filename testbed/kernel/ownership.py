@@ -7,17 +7,20 @@ only when, it gets that record's lock: never by the look of a name.
 
 from __future__ import annotations
 
+import atexit
+import errno
 import fcntl
 import json
 import os
 import re
 import secrets
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from testbed.errors import MachineError, errno_name
+from testbed.acquired import acquired
+from testbed.errors import MachineError, TestbedError, machine_error
 from testbed.kernel.cgroup import CgroupRoot, make_cgroup, remove_tree
 
 REGISTRY = Path("/run/sockops-testbed")
@@ -42,30 +45,54 @@ def owned_cgroup(root: CgroupRoot, registry: Path | None = None) -> Iterator[Pat
 def own_cgroup(root: CgroupRoot, stack: ExitStack, registry: Path | None = None) -> Path:
     """The same until ``stack`` closes; one that is dropped unclosed leaves the cgroup to a forked child."""
     path = root.path / f"sockops-testbed-{secrets.token_hex(8)}"
-    _register(path, registry or REGISTRY, stack)
+    record = (registry or REGISTRY) / f"{path.name}.json"
+    at_exit = _AtExit(path, record)
+    atexit.register(at_exit)
+    stack.callback(at_exit.unless_undone)
+    _register(path, record, stack)
     make_cgroup(path, stack)
     return path
 
 
-def _register(cgroup: Path, registry: Path, stack: ExitStack) -> None:
-    name = cgroup.name
-    record = registry / f"{name}.json"
+def disown(cgroup: Path, registry: Path | None = None) -> None:
+    """Leaves the cgroup to a forked child: however this process ends, it is not undone here."""
+    atexit.unregister(_AtExit(cgroup, (registry or REGISTRY) / f"{cgroup.name}.json"))
+
+
+@dataclass(frozen=True)
+class _AtExit:
+    """Undoes it when the interpreter ends, where an interrupt came between the lines of who was to do it."""
+
+    cgroup: Path
+    record: Path
+
+    def __call__(self) -> None:
+        with suppress(TestbedError, OSError):  # the next run tries again, and tells
+            remove_tree(self.cgroup)
+            _forget(self.record, self.cgroup)
+
+    def unless_undone(self) -> None:
+        if not self.cgroup.exists() and not self.record.exists():
+            atexit.unregister(self)
+
+
+def _register(cgroup: Path, record: Path, stack: ExitStack) -> None:
+    name, registry = cgroup.name, record.parent
     try:
         registry.mkdir(mode=0o755, exist_ok=True)
         # Nameless until it is locked and complete: nobody ever sees half a record.
         fd = os.open(registry, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o644)
+        acquired("descriptor", fd)
         stack.callback(os.close, fd)
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.write(fd, json.dumps({"cgroup": name, "pid": os.getpid()}).encode())
+        stack.callback(_forget, record, cgroup)  # before it is there: an interrupt can come behind any line
         # src_dir_fd makes this linkat(AT_SYMLINK_FOLLOW), which is what names a nameless file
         os.link(f"/proc/self/fd/{fd}", record, src_dir_fd=fd, follow_symlinks=True)
+        acquired("record", record)
     except OSError as error:
-        raise MachineError(
-            f"register the cgroup {name} in {registry}",
-            errno_name(error.errno or 0),
-            "run as root, with a writable /run",
-        ) from error
-    stack.callback(_forget, record, cgroup)
+        fix = "" if error.errno == errno.ENOSPC else "run as root, with a writable /run"
+        raise machine_error(f"register the cgroup {name} in {registry}", error, fix, registry) from error
 
 
 def _forget(record: Path, cgroup: Path) -> None:
@@ -86,6 +113,7 @@ def reap(root: CgroupRoot, registry: Path | None = None, *, strict: bool = True)
             fd = os.open(record, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             continue  # its owner ended in this moment
+        acquired("descriptor", fd)
         try:
             if found := _reap_record(root, record, fd):
                 reaped.append(found)

@@ -1,220 +1,145 @@
-"""The testbed's end of the brokers: starts the spawner, asks it for namespaces, asks those for sockets."""
+"""The process that namespaces and brokers come from: starts it, asks it, and ends it."""
 
 from __future__ import annotations
 
-import os
+import errno
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from socket import AF_NETLINK, AF_UNIX, SOCK_RAW, SOCK_SEQPACKET, socketpair
 from socket import socket as Socket
-from threading import Lock
-from typing import Any
 
+from testbed.acquired import acquired
 from testbed.closing import Closing
-from testbed.deadlines import scaled
-from testbed.errors import MachineError, TestbedError, errno_name
+from testbed.errors import MachineError, errno_name, remedy, starting
 from testbed.kernel import broker
-from testbed.kernel.cgroup import await_end
-from testbed.kernel.netlink import prepare
+from testbed.kernel.line import LOG, REPLY_DEADLINE_S, Line, control_pair
+from testbed.kernel.namespace import Namespace
+from testbed.kernel.privileges import LAB, refusal
 from testbed.logs import save_log
 
-REPLY_DEADLINE_S = scaled(10.0)
-_LOG = "brokers"
-_GONE = f"was it killed? its lab cannot be used any more; what it said last is in the log {_LOG}.log"
+__all__ = ["REPLY_DEADLINE_S", "Births", "Namespace", "Spawner"]
+
 _NEEDED = "run as root (CAP_SYS_ADMIN and CAP_NET_ADMIN) on Linux 5.10 or later"
-_MOST_OWED = 32  # replies that wait in its socket
-_AT_ONCE = 16  # brokers in a request: two descriptors each, of the 64 that a message may have
+_MORE_NAMESPACES = "let the machine have more of them: `sysctl user.max_net_namespaces`"
+_OF_EACH = 3  # descriptors of a host in a message, either way
+_AT_ONCE = broker.FDS // _OF_EACH
 _START = (
     "import sys; sys.path.append(sys.argv[1]);"
-    " from testbed.kernel.broker import main; main(*map(int, sys.argv[2:]))"
+    " from testbed.kernel.nursery import main; main(*map(int, sys.argv[2:]))"
 )
 
 
-def _pair() -> tuple[Socket, Socket]:
-    ours, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET)
-    ours.settimeout(REPLY_DEADLINE_S)
-    return ours, theirs
-
-
-def _reply(sock: Socket, who: str) -> tuple[list[Any], list[int]]:
-    """The next reply, with the descriptors that came before it."""
-    fds: list[int] = []
-    try:
-        while True:
-            values, received = broker.receive(sock)
-            fds += received
-            if values != ["fds"]:
-                return values, fds
-    except (EOFError, ConnectionError) as error:
-        broker.close_all(fds)
-        raise TestbedError(f"hear from {who}", "it is gone", _GONE) from error
-    except TimeoutError as error:
-        broker.close_all(fds)
-        raise TestbedError(f"hear from {who}", f"no answer within {REPLY_DEADLINE_S:.0f} s") from error
-
-
-def _send(sock: Socket, who: str, message: Sequence[object], fds: Sequence[int]) -> None:
-    try:
-        broker.send(sock, message, fds)
-    except ConnectionError as error:
-        raise TestbedError(f"ask {who}", "it is gone", _GONE) from error
-
-
-def _ask(
-    sock: Socket, who: str, message: Sequence[object], fds: Sequence[int] = ()
-) -> tuple[list[Any], list[int]]:
-    """Asks and returns (the reply's values, its descriptors). `OSError` is the kernel's own answer."""
-    _send(sock, who, message, fds)
-    (code, *values), received = _reply(sock, who)
-    if code:
-        raise OSError(code, str(values[0]))
-    return values, received
-
-
-class _Descriptor(Closing):
-    """Owns a descriptor; closing it again is harmless, whoever has its number by then."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-        self._undo = ExitStack()
-        self._undo.callback(os.close, fd)
-
-    def close(self) -> None:
-        self._undo.close()
-
-
-class Namespace:
-    """A network namespace with its broker. `netns_fd` keeps it alive; `close` lets go of both.
-
-    ``route`` is a NETLINK_ROUTE socket of the namespace, ``diag`` a NETLINK_SOCK_DIAG one, ``let_go`` is
-    `Spawner.let_go`.
-    """
+class Births(Closing):
+    """Namespaces that the spawner has been asked for, and makes meanwhile; in `forked`, their brokers too."""
 
     def __init__(
         self,
-        name: str,
-        control: Socket,
-        pid: int,
-        pidfd: _Descriptor,
-        netns: _Descriptor,
-        route: Socket,
-        diag: Socket,
+        line: Line,
+        names: Sequence[str],
+        sysctls: Mapping[str, str],
         let_go: Callable[[Socket], None],
     ) -> None:
-        self.name = name
-        self.let_go = let_go
-        self.pid = pid
-        self._lock = Lock()
-        self.netns_fd = netns.fd
-        self.route = route
-        self.diag = diag
-        self._control = control
-        self._undo = ExitStack()
-        self._undo.callback(netns.close)
-        self._undo.callback(route.close)
-        self._undo.callback(diag.close)
-        self._broker = ExitStack()
-        self._broker.callback(pidfd.close)
-        self._broker.callback(self._await_end, pidfd.fd)
-        self._broker.callback(control.close)
-        self._undo.callback(self.end)
+        self._line = line
+        self._let_go = let_go
+        self._asked = [
+            (chunk, line.request("namespaces", len(chunk), dict(sysctls))) for chunk in _chunks(names)
+        ]
 
-    def _ask(self, message: Sequence[object], fds: Sequence[int] = ()) -> tuple[list[Any], list[int]]:
-        with self._lock:  # a test's threads share its hosts
-            return _ask(self._control, f"the broker of {self.name}", message, fds)
+    @contextmanager
+    def forked(self, cgroup_fds: Mapping[str, int]) -> Iterator[dict[str, Namespace]]:
+        """The namespaces, by name. Their brokers are forked during the block, each into its cgroup.
 
-    def socket(self, family: int, kind: int, protocol: int = 0) -> Socket:
-        """A socket born in this namespace and cgroup; no copy of it is left. `OSError` as usual."""
-        return self.sockets(1, family, kind, protocol)[0]
-
-    def sockets(self, count: int, family: int, kind: int, protocol: int = 0) -> list[Socket]:
-        """As many of them, of at most 64: at the price of one."""
-        _, fds = self._ask(["sockets", int(family), int(kind), protocol, count])
-        return [Socket(family, kind, fileno=fd) for fd in fds]
-
-    def sysctl(self, values: Mapping[str, str]) -> None:
-        """Writes sysctls of this namespace; names with slashes, as under /proc/sys."""
-        self._ask(["sysctl", dict(values)])
-
-    def spawn(
-        self, argv: Sequence[str], env: Mapping[str, str], cwd: str, stdio: Sequence[int]
-    ) -> tuple[Socket, int, int]:
-        """Starts a command here. Returns (status, pid, pidfd): status gets the exit code, as `[code]`.
-
-        Closing status kills the command. `OSError` when it cannot be executed.
+        They are there when it ends. `MachineError` when the kernel refuses a namespace or a broker; then
+        none is left. Nor is one when the block fails.
         """
-        status, theirs = _pair()
         with ExitStack() as undo:
-            undo.enter_context(status)
-            with theirs:
-                self._ask(["spawn", list(argv), dict(env), cwd], [theirs.fileno(), *stdio])
-            (code, *values), fds = _reply(status, f"the command {argv[0]}")
-            if code:
-                raise OSError(code, str(values[0]))
+            made: dict[str, Namespace] = {}
+            forks: list[tuple[list[Namespace], int]] = []
+            while self._asked:
+                names, number = self._asked.pop(0)
+                namespaces, fork = self._begin(names, number, cgroup_fds, undo)
+                made.update(zip(names, namespaces, strict=True))
+                forks.append((namespaces, fork))
+            try:
+                yield made
+            finally:
+                for namespaces, number in forks:
+                    self._born(namespaces, number)
             undo.pop_all()
-        status.settimeout(None)
-        return status, int(values[0]), fds[0]
 
-    def _await_end(self, pidfd: int) -> None:
-        if not await_end(pidfd, time.monotonic() + REPLY_DEADLINE_S):
-            raise TestbedError(
-                f"end the broker of {self.name}",
-                f"it lives on {REPLY_DEADLINE_S:.0f} s after its socket closed",
-            )
+    def _begin(
+        self, names: Sequence[str], number: int, cgroup_fds: Mapping[str, int], undo: ExitStack
+    ) -> tuple[list[Namespace], int]:
+        """Takes the namespaces of one request, and asks for their brokers before anything else."""
+        with ExitStack() as controls:
+            pairs = [control_pair() for _ in names]
+            for ours, theirs in pairs:
+                undo.enter_context(ours)
+                controls.enter_context(theirs)
+            fds = self._made(names, number)
+            each_fds = [fds[start : start + _OF_EACH] for start in range(0, len(fds), _OF_EACH)]
+            passed: list[int] = []
+            for name, (_, theirs), (netns, *_) in zip(names, pairs, each_fds, strict=True):
+                passed += [cgroup_fds[name], theirs.fileno(), netns]
+            fork = self._line.request("brokers", fds=passed)
+        namespaces = [
+            Namespace(name, ours, own, self._let_go)
+            for name, (ours, _), own in zip(names, pairs, each_fds, strict=True)
+        ]
+        for each in namespaces:
+            undo.callback(each.close)
+        return namespaces, fork
 
-    def hang_up(self) -> None:
-        """Lets the broker end, and does not wait for it: `close` does."""
-        self._control.close()
+    def _made(self, names: Sequence[str], number: int) -> list[int]:
+        try:
+            return self._line.reply(number)[1]
+        except OSError as error:
+            code = error.errno or 0
+            raise MachineError(
+                f"make the network namespace of {_listed(names)}",
+                f"{refusal(code, *LAB)}: {error.strerror}",
+                _MORE_NAMESPACES if code == errno.ENOSPC else remedy(code) or _NEEDED,
+            ) from error
 
-    def end(self) -> None:
-        """Lets the broker end, and waits until it has; the namespace stays. Once more is harmless."""
-        self._broker.close()
+    def _born(self, namespaces: Sequence[Namespace], number: int) -> None:
+        try:
+            pids, pidfds = self._line.reply(number)
+        except OSError as error:
+            code = error.errno or 0
+            raise MachineError(
+                f"fork the brokers of {_listed([each.name for each in namespaces])}",
+                f"{errno_name(code)}: {error.strerror}",
+                remedy(code) or _NEEDED,
+            ) from error
+        for each, pid, pidfd in zip(namespaces, pids, pidfds, strict=True):
+            each.born(pid, pidfd)
 
     def close(self) -> None:
-        """Ends the broker and drops the namespace. Once more is harmless."""
-        self._undo.close()
-
-    def abandon(self) -> None:
-        """Leaves both to a child that was forked: its copies of the descriptors keep them."""
-        self._undo.pop_all()
-        self._broker.pop_all()
-        for sock in (self._control, self.route, self.diag):
-            sock.close()
+        """Drops what nobody has taken."""
+        self._line.discard([number for _, number in self._asked])
+        self._asked.clear()
 
 
-def _chunks(names: list[str], size: int) -> list[list[str]]:
-    return [names[start : start + size] for start in range(0, len(names), size)]
+def _chunks(names: Sequence[str]) -> list[Sequence[str]]:
+    return [names[start : start + _AT_ONCE] for start in range(0, len(names), _AT_ONCE)]
 
 
-def _born(name: str, control: Socket, pidfd: _Descriptor, let_go: Callable[[Socket], None]) -> Namespace:
-    (code, *values), fds = _reply(control, f"the broker of {name}")
-    if code:
-        broker.close_all(fds)
-        raise MachineError(
-            f"make the network namespace of {name}", f"{errno_name(code)}: {values[0]}", _NEEDED
-        )
-    netns, route, diag = _Descriptor(fds[0]), _netlink(fds[1]), _netlink(fds[2])
-    return Namespace(name, control, int(values[0]), pidfd, netns, route, diag, let_go)
-
-
-def _netlink(fd: int) -> Socket:
-    return prepare(Socket(AF_NETLINK, SOCK_RAW, fileno=fd))
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names)
 
 
 class Spawner(Closing):
-    """The small process that every broker is forked from. One a process; a context manager."""
+    """The small process that namespaces and brokers come from. One a process; a context manager."""
 
     def __init__(self, buckets: int = 8192) -> None:
         """``buckets`` are those of each namespace's table of TCP connections (from Linux 6.1 on)."""
-        ours, theirs = _pair()
+        ours, theirs = control_pair()
         with theirs:
             package = Path(__file__).resolve().parents[2]
             # not to our own stderr: it and its brokers can outlive us, where a lab is handed on
-            with save_log(_LOG, "").open("ab") as log:
+            with save_log(LOG, "").open("ab") as log, starting("the spawner of brokers"):
                 self._process = subprocess.Popen(
                     [
                         sys.executable,
@@ -232,76 +157,34 @@ class Spawner(Closing):
                     stderr=log,
                     start_new_session=True,
                 )
-        self._control = ours
-        self._owed = 0
+                acquired("process", self._process.pid)
+        self._line = Line(ours, "the spawner")
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
-    def namespaces(self, cgroup_fds: Mapping[str, int], sysctls: Mapping[str, str]) -> dict[str, Namespace]:
-        """Makes network namespaces, by name, each with a broker in its cgroup and the sysctls set.
-
-        `MachineError` when the kernel refuses one; then none is left.
-        """
-        with ExitStack() as undo:
-            made: dict[str, Namespace] = {}
-            for names in _chunks(list(cgroup_fds), _AT_ONCE):
-                controls, pidfds = self._fork(names, [cgroup_fds[name] for name in names], sysctls, undo)
-                for name, control, pidfd in zip(names, controls, pidfds, strict=True):
-                    made[name] = _born(name, control, pidfd, self.let_go)
-                    undo.callback(made[name].close)
-            undo.pop_all()
-        return made
-
-    def _fork(
-        self, names: Sequence[str], cgroup_fds: Sequence[int], sysctls: Mapping[str, str], undo: ExitStack
-    ) -> tuple[list[Socket], list[_Descriptor]]:
-        """Asks for brokers all at once: one sets its namespace up while the next is forked."""
-        controls, passed = [], []
-        with ExitStack() as theirs:
-            for cgroup_fd in cgroup_fds:
-                ours, other = _pair()
-                controls.append(undo.enter_context(ours))
-                passed += [cgroup_fd, theirs.enter_context(other).fileno()]
-            _send(self._control, "the spawner", ["brokers", dict(sysctls)], passed)
-        self._hear_out()
-        (code, *values), fds = _reply(self._control, "the spawner")
-        pidfds = [undo.enter_context(_Descriptor(fd)) for fd in fds]
-        if code:
-            raise MachineError(
-                f"fork the brokers of {', '.join(names)}", f"{errno_name(code)}: {values[0]}", _NEEDED
-            )
-        return controls, pidfds
+    def births(self, names: Sequence[str], sysctls: Mapping[str, str]) -> Births:
+        """Asks for network namespaces with these sysctls, for hosts of these names. To be closed."""
+        return Births(self._line, names, sysctls, self.let_go)
 
     def let_go(self, sock: Socket) -> None:
         """Closes a socket whose close() the kernel is slow with, in a process of its own.
 
         A packet socket's takes 10 ms: ``packet_release`` waits until no CPU can be sending to it.
         """
-        if self._control.fileno() < 0:  # abandoned: there is no hurry any more
-            sock.close()
-            return
-        _send(self._control, "the spawner", ["let_go"], [sock.fileno()])
+        if self._line.sock.fileno() >= 0:  # else it was abandoned, and there is no hurry any more
+            self._line.request("let_go", fds=[sock.fileno()], wanted=False)
         sock.close()
-        self._owed += 1
-        if self._owed == _MOST_OWED:
-            self._hear_out()
-
-    def _hear_out(self) -> None:
-        """Takes the replies that nobody has waited for."""
-        while self._owed:
-            _reply(self._control, "the spawner")
-            self._owed -= 1
 
     def abandon(self) -> None:
         """Leaves it to a child that was forked: its copy of the control socket keeps it."""
-        self._control.close()
+        self._line.close()
         self._process.returncode = 0  # nobody waits for it here any more
 
     def close(self) -> None:
         """Ends the spawner, and with it every broker that is left."""
-        self._control.close()
+        self._line.close()
         try:
             self._process.wait(REPLY_DEADLINE_S)
         except subprocess.TimeoutExpired:
