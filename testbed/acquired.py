@@ -13,5 +13,9 @@ ACQUIRED = "testbed.acquired"
 
 
 def acquired(kind: str, what: object) -> None:
-    """To be called in the line after the do, before anything else can fail."""
+    """To be called in the line after the do, before anything else can fail.
+
+    A kind that begins with ``kept`` is of what outlives the test that was the first to need it, on purpose:
+    a run's folder, for example. It is on no test's bill; the reason stands beside the call.
+    """
     sys.audit(ACQUIRED, kind, what)
