@@ -10,67 +10,72 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
+import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.asked import PRIVATE, Asked, compiled
+from benchmarks.measure import clocked
 from testbed.bpf.attach import attach
 from testbed.bpf.elf.clang import compile_objects
+from testbed.bpf.elf.info import ObjectInfo
 from testbed.bpf.elf.loader import ObjectLoader
 from testbed.bpf.elf.program_sets import load_objects
-from testbed.bpf.kinds import MapType, Target
+from testbed.bpf.kinds import MapType, ProgramKind, Target
 from testbed.bpf.program_set import ProgramSet
 from testbed.kmesh.reference import load_reference, reference_sources
 from testbed.lab.bench import Bench
 
-HERE = Path(__file__).resolve().parent
 BCC_EVERY = 10  # rounds: it takes as long as a hundred of the others
 
-# In a mount namespace of its own, so that the pins go with it. One answer when all is loaded, one
-# when it is given back.
+# In a mount namespace of its own, so that the pins go with it. One answer when all is loaded and attached,
+# one when it is given back: what it attached would stay with the cgroup.
 BPFTOOL = """
 mount -t bpf none "$1" && cd "$1" || exit 1
-shift
+cgroup=$2
+shift 2
 while read -r _; do
     number=0
     for object; do
         number=$((number + 1))
-        bpftool prog loadall "$object" "$PWD/$number" || exit 1
+        bpftool prog loadall "$object" "$PWD/$number" pinmaps "$PWD/maps$number" || exit 1
     done
-    echo loaded
-    rm -r [0-9]*  # not what the kernel put there
+{attach}
+    echo attached
+{detach}
+    rm -r [0-9]* maps*  # not what the kernel put there
     echo removed
 done
 """
+_ATTACH_TYPES = {
+    ProgramKind.SOCKOPS: "sock_ops",
+    ProgramKind.CONNECT4: "connect4",
+    ProgramKind.CONNECT6: "connect6",
+}
 
 
-class Asked:
-    """A process that is asked for a set by a line on its stdin."""
-
-    def __init__(self, command: Sequence[str | Path], stack: ExitStack) -> None:
-        self._process = stack.enter_context(
-            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        )
-        stack.callback(self._process.kill)
-
-    def ask(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-
-    def answer(self) -> str:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{self._process.args!r} has ended")
-        return line
+def bpftool_script(infos: Sequence[ObjectInfo]) -> str:
+    """`BPFTOOL` for these objects: bpftool wants to be told what each program is attached to."""
+    lines: dict[str, list[str]] = {"attach": [], "detach": []}
+    for number, info in enumerate(infos, 1):
+        sockhashes = [each.name for each in info.maps if each.map_type == MapType.SOCKHASH]
+        for program in info.programs:
+            pin = f'pinned "$PWD/{number}/{program.name}"'
+            if program.kind in _ATTACH_TYPES:
+                where, what = 'cgroup {verb} "$cgroup"', f"{_ATTACH_TYPES[program.kind]} {pin}"
+            else:
+                sockhash = f'pinned "$PWD/maps{number}/{sockhashes[0]}"'
+                where, what = "prog {verb}", f"{pin} sk_msg_verdict {sockhash}"
+            for verb, told in lines.items():
+                told.append(f"    bpftool {where.format(verb=verb)} {what} || exit 1")
+    return BPFTOOL.format(**{verb: "\n".join(told) for verb, told in lines.items()})
 
 
 @dataclass(frozen=True)
@@ -81,37 +86,33 @@ class Bed:
     cgroup_fd: int
     loader: ObjectLoader
     c: Asked
-    bpftool: Asked
-
-
-@contextmanager
-def timed(times: list[float]) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    times.append(1000 * (time.perf_counter() - start))
+    bpftool: Asked | None
+    """None where it is not installed."""
 
 
 def make_bed(stack: ExitStack) -> Bed:
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     sources = reference_sources()
     objects = compile_objects(sources.sources, sources.include, folder)
-    subprocess.run(
-        ["clang", "-O2", "-o", folder / "load", HERE / "load.c", "-lbpf"],  # noqa: S607
-        check=True,
-    )
     cgroup = stack.enter_context(Bench()).cgroup
     cgroup_fd = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     stack.callback(os.close, cgroup_fd)
-    pins = folder / "pins"
-    pins.mkdir()
-    private = ["unshare", "--mount", "--propagation", "private", "sh", "-c", BPFTOOL, "sh"]
+    loader = stack.enter_context(ObjectLoader())
     return Bed(
         objects,
         cgroup_fd,
-        stack.enter_context(ObjectLoader()),
-        Asked([folder / "load", cgroup, *objects], stack),
-        Asked([*private, pins, *objects], stack),
+        loader,
+        Asked("load.c", [compiled("load", folder, "-lbpf"), cgroup, *objects], stack),
+        _bpftool(loader.open(objects), folder, cgroup, stack) if shutil.which("bpftool") else None,
     )
+
+
+def _bpftool(infos: Sequence[ObjectInfo], folder: Path, cgroup: Path, stack: ExitStack) -> Asked:
+    pins = folder / "pins"
+    pins.mkdir()
+    objects = [info.path for info in infos]
+    script = [*PRIVATE, "sh", "-c", bpftool_script(infos), "sh"]
+    return Asked("bpftool", [*script, pins, cgroup, *objects], stack)
 
 
 def attach_all(program_set: ProgramSet, cgroup_fd: int, stack: ExitStack) -> None:
@@ -123,8 +124,8 @@ def attach_all(program_set: ProgramSet, cgroup_fd: int, stack: ExitStack) -> Non
 
 def by_elf(times: dict[str, list[float]], bed: Bed) -> None:
     with ExitStack() as stack:
-        with timed(times["elf"]):
-            with timed(times["elf load"]):
+        with clocked(times["elf"]):
+            with clocked(times["elf load"]):
                 program_set = load_objects(bed.loader, bed.objects)
             stack.enter_context(program_set)
             attach_all(program_set, bed.cgroup_fd, stack)
@@ -132,7 +133,7 @@ def by_elf(times: dict[str, list[float]], bed: Bed) -> None:
 
 
 def by_bcc(times: dict[str, list[float]], bed: Bed) -> None:
-    with ExitStack() as stack, timed(times["bcc"]):
+    with ExitStack() as stack, clocked(times["bcc"]):
         program_set = stack.enter_context(load_reference())
         attach_all(program_set, bed.cgroup_fd, stack)
         loaded = stack.pop_all()
@@ -140,14 +141,16 @@ def by_bcc(times: dict[str, list[float]], bed: Bed) -> None:
 
 
 def by_bpftool(times: dict[str, list[float]], bed: Bed) -> None:
-    with timed(times["bpftool"]):
+    if bed.bpftool is None:
+        return
+    with clocked(times["bpftool"]):
         bed.bpftool.ask()
         bed.bpftool.answer()
     bed.bpftool.answer()  # removed
 
 
 def worker_start(times: dict[str, list[float]], bed: Bed) -> None:
-    with ExitStack() as stack, timed(times["worker"]):
+    with ExitStack() as stack, clocked(times["worker"]):
         loader = stack.enter_context(ObjectLoader())
         loader.open(bed.objects[-1:])
         started = stack.pop_all()
@@ -155,8 +158,7 @@ def worker_start(times: dict[str, list[float]], bed: Bed) -> None:
 
 
 def by_c(times: dict[str, list[float]], bed: Bed) -> None:
-    bed.c.ask()
-    times["c"].append(int(bed.c.answer()) / 1e6)
+    times["c"].append(bed.c.number() / 1e6)
 
 
 def one_round(times: dict[str, list[float]], bed: Bed) -> None:
@@ -171,7 +173,7 @@ LABELS = {
     "elf": "load and attach, testbed",
     "elf load": "of it load_objects",
     "c": "the same in C",
-    "bpftool": "`bpftool prog loadall`, thrice",
+    "bpftool": "by bpftool, thrice",
     "bcc": "by bcc, from C source",
     "worker": "a loader to its first answer",
 }
@@ -198,10 +200,13 @@ def main() -> None:
     times = measure(arguments.runs)
     lines = [f"{'':32}{'median':>10}{'min':>10}{'max':>10}{'n':>6}   (ms)"]
     for name, label in LABELS.items():
-        each = times[name]
+        if not (each := times[name]):
+            continue
         figures = f"{statistics.median(each):10.2f}{min(each):10.2f}{max(each):10.2f}"
         lines.append(f"{label:32}{figures}{len(each):6}")
-    ours, c, bpftool, bcc = (statistics.median(times[name]) for name in ("elf", "c", "bpftool", "bcc"))
+    ours, c, bpftool, bcc = (
+        statistics.median(times[name] or [math.nan]) for name in ("elf", "c", "bpftool", "bcc")
+    )
     ratios = {"testbed / C": ours / c, "bpftool / testbed": bpftool / ours, "bcc / testbed": bcc / ours}
     lines.append("    ".join(f"{name}: {ratio:.2f}" for name, ratio in ratios.items()))
     sys.stdout.write("\n".join(lines) + "\n")

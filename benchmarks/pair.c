@@ -2,10 +2,10 @@
 /*
  * The floor for a ready pair of hosts: what Lab does, in C with raw netlink.
  *
- * usage: pair CGROUP. For each line on stdin: sets a pair up (cgroups, two
+ * usage: pair [CGROUP]. For each line on stdin: sets a pair up (cgroups, two
  * brokers born in them with a network namespace each, their sysctls, a veth,
  * addresses, default routes; ready to connect), prints the nanoseconds it took,
- * and takes it down.
+ * and takes it down. Without CGROUP: the bare topology, no cgroups and no brokers.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -18,6 +18,7 @@
 #include <linux/veth.h>
 #include <net/if.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -39,6 +40,7 @@ static const char *const sysctls[][2] = {
 	{"net/ipv4/conf/default/rp_filter", "0"},
 	{"net/ipv6/conf/default/accept_ra", "0"},
 	{"net/ipv6/conf/default/addr_gen_mode", "1"},
+	{"net/ipv4/tcp_max_tw_buckets", "131072"},
 };
 
 struct host {
@@ -160,25 +162,33 @@ static void receive_fds(int sock, int *fds, int count)
 	memcpy(fds, CMSG_DATA(CMSG_FIRSTHDR(&m)), count * sizeof(int));
 }
 
+/* Of the namespace that this process is in: its descriptor, and a netlink socket. */
+static void set_up_namespace(int *fds)
+{
+	char path[128];
+
+	for (size_t i = 0; i < ARRAY_SIZE(sysctls); i++) {
+		snprintf(path, sizeof(path), "/proc/sys/%s", sysctls[i][0]);
+		int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+		if (fd < 0 || write(fd, sysctls[i][1], strlen(sysctls[i][1])) < 0)
+			err(1, "%s", path);
+		close(fd);
+	}
+	fds[0] = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	fds[1] = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+}
+
 static void be_broker(int control)
 {
-	char path[128], byte;
+	char byte;
 	int fds[2];
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	/* the other host's control socket, above all: with a copy here it would never close */
 	close_range(3, control - 1, 0);
 	close_range(control + 1, ~0U, 0);
-	for (size_t i = 0; i < ARRAY_SIZE(sysctls); i++) {
-		snprintf(path, sizeof(path), "/proc/sys/%s", sysctls[i][0]);
-		int fd = open(path, O_WRONLY | O_CLOEXEC);
-
-		if (fd < 0 || write(fd, sysctls[i][1], 1) != 1)
-			err(1, "%s", path);
-		close(fd);
-	}
-	fds[0] = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
-	fds[1] = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+	set_up_namespace(fds);
 	send_fds(control, fds, 2);
 	while (read(control, &byte, 1) > 0)
 		;
@@ -220,6 +230,17 @@ static void await_host(struct host *h)
 	int fds[2];
 
 	receive_fds(h->control, fds, 2);
+	h->netns = fds[0];
+	h->netlink = fds[1];
+}
+
+static void bare_host(struct host *h)
+{
+	int fds[2];
+
+	if (unshare(CLONE_NEWNET))
+		err(1, "unshare");
+	set_up_namespace(fds);
 	h->netns = fds[0];
 	h->netlink = fds[1];
 }
@@ -323,6 +344,14 @@ static void await_ready(struct host *host)
 	} while (operstate != OPERSTATE_UP || local != 2);
 }
 
+static void take_down_bare(struct host *hosts)
+{
+	for (int i = 0; i < 2; i++) {
+		close(hosts[i].netns);
+		close(hosts[i].netlink);
+	}
+}
+
 static void take_down(struct host *hosts, const char *lab)
 {
 	char path[512];
@@ -342,14 +371,32 @@ static void take_down(struct host *hosts, const char *lab)
 	rmdir(lab);
 }
 
+static void start_hosts(struct host *hosts, const char *lab)
+{
+	char path[300];
+
+	if (!*lab) {
+		bare_host(&hosts[0]);
+		bare_host(&hosts[1]);
+		return;
+	}
+	snprintf(path, sizeof(path), "%s/lab", lab);
+	if (mkdir(lab, 0755) || mkdir(path, 0755))
+		err(1, "%s", path);
+	start_host(&hosts[0], lab);
+	start_host(&hosts[1], lab);
+	await_host(&hosts[0]);
+	await_host(&hosts[1]);
+}
+
 int main(int argc, char **argv)
 {
-	char line[16], lab[256], path[300];
+	char line[16], lab[256] = "";
 
-	if (argc != 2)
-		errx(2, "usage: pair CGROUP");
-	snprintf(lab, sizeof(lab), "%s/c-lab", argv[1]);
-	snprintf(path, sizeof(path), "%s/lab", lab);
+	if (argc > 2)
+		errx(2, "usage: pair [CGROUP]");
+	if (argc == 2)
+		snprintf(lab, sizeof(lab), "%s/c-lab", argv[1]);
 	while (fgets(line, sizeof(line), stdin)) {
 		struct host hosts[2] = {
 			{.name = "client", .index = 2, .ip4 = "10.77.0.1", .ip6 = "fd77::1"},
@@ -357,12 +404,7 @@ int main(int argc, char **argv)
 		};
 		uint64_t start = now();
 
-		if (mkdir(lab, 0755) || mkdir(path, 0755))
-			err(1, "%s", path);
-		start_host(&hosts[0], lab);
-		start_host(&hosts[1], lab);
-		await_host(&hosts[0]);
-		await_host(&hosts[1]);
+		start_hosts(hosts, lab);
 		make_veth(&hosts[0], &hosts[1]);
 		bring_up(&hosts[0], &hosts[1]);
 		bring_up(&hosts[1], &hosts[0]);
@@ -370,7 +412,10 @@ int main(int argc, char **argv)
 		await_ready(&hosts[1]);
 		printf("%llu\n", (unsigned long long)(now() - start));
 		fflush(stdout);
-		take_down(hosts, lab);
+		if (*lab)
+			take_down(hosts, lab);
+		else
+			take_down_bare(hosts);
 	}
 	return 0;
 }

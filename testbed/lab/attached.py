@@ -20,6 +20,7 @@ from testbed.closing import Closing
 from testbed.errors import UsageError
 from testbed.lab.host import Host
 from testbed.lab.lab import Lab
+from testbed.lab.strangers import need_no_strangers
 
 
 class _Maps(dict[str, TypedMap]):
@@ -42,6 +43,7 @@ class Attached(Closing):
         self.at = at
         with ExitStack() as stack:
             stack.callback(program_set.close)
+            need_no_strangers(f"attach {program_set.origin}", lab)
             for program in program_set.programs.values():
                 self._attach_at_once(program, stack)
             self._undo = stack.pop_all()

@@ -6,9 +6,12 @@ import itertools
 from contextlib import ExitStack
 from pathlib import Path
 
+from testbed.bpf.own_cgroups import mark_as_own
 from testbed.closing import Closing
+from testbed.ending import undisturbed
 from testbed.kernel.cgroup import CgroupRoot, cgroup_root, make_cgroup
-from testbed.kernel.ownership import Reaped, own_cgroup, reap
+from testbed.kernel.ownership import Reaped, disown, own_cgroup, reap
+from testbed.kernel.privileges import needing
 from testbed.kernel.spawner import Spawner
 from testbed.kernel.streams import streams
 
@@ -25,6 +28,8 @@ class Bench(Closing):
             self.reaped: list[Reaped] = reap(self.root, strict=False)
             self.spawner = stack.enter_context(Spawner(buckets))
             self.cgroup: Path = own_cgroup(self.root, stack)
+            with needing(f"mark the cgroup {self.cgroup.name}", "CAP_SYS_ADMIN"):
+                mark_as_own(self.cgroup)
             self.idle_fd = make_cgroup(self.cgroup / "idle", stack)
             """A cgroup that nobody is ever in."""
             self._undo = stack.pop_all()
@@ -37,7 +42,9 @@ class Bench(Closing):
     def abandon(self) -> None:
         """Leaves everything to a child that was forked: nothing is undone here."""
         self._undo.pop_all()
+        disown(self.cgroup)
         self.spawner.abandon()
 
     def close(self) -> None:
-        self._undo.close()
+        with undisturbed():
+            self._undo.close()

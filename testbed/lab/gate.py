@@ -11,6 +11,7 @@ from __future__ import annotations
 import socket
 from contextlib import ExitStack
 
+from testbed.acquired import acquired
 from testbed.closing import Closing
 from testbed.errors import UsageError
 from testbed.kernel.links import End, neighbour
@@ -59,6 +60,7 @@ class _Side:
     def __init__(self, host: Host, end: End, peer: Host, sockets: ExitStack, wires: ExitStack) -> None:
         self._mac = _bytes(end.mac)
         self._sock = host.socket(socket.AF_PACKET, socket.SOCK_RAW)
+        acquired("packet socket", self._sock.fileno())
         sockets.callback(host.namespace.let_go, self._sock)
         self._sock.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
         self._sock.bind((end.name, _ETH_P_ALL))

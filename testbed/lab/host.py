@@ -22,6 +22,7 @@ from socket import (
 )
 from socket import socket as Socket
 
+from testbed.acquired import acquired
 from testbed.errors import UsageError, errno_name
 from testbed.kernel.counters import counters
 from testbed.kernel.links import End, add_address, await_ready
@@ -191,6 +192,7 @@ class Host:
             streams = []
             for name in ("stdin", "stdout", "stderr"):
                 streams.append(os.memfd_create(name, os.MFD_CLOEXEC))
+                acquired("memory", streams[-1])
                 stack.callback(os.close, streams[-1])
             os.pwrite(streams[0], data.encode(), 0)
             stdin, stdout, stderr = streams

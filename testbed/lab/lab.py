@@ -9,9 +9,12 @@ from contextlib import ExitStack
 from typing import TypeVar
 
 from testbed.closing import Closing
+from testbed.ending import undisturbed
 from testbed.errors import UsageError, errno_name
 from testbed.kernel.cgroup import make_cgroup
+from testbed.kernel.descriptors import make_room
 from testbed.kernel.links import QUIET_SYSCTLS, End, await_ready, veth
+from testbed.kernel.namespace import Namespace
 from testbed.kernel.netlink import Message, execute
 from testbed.kernel.sockdiag import TcpSocket
 from testbed.lab.bench import Bench
@@ -26,6 +29,8 @@ from testbed.topology.suggest import did_you_mean_sysctl
 T = TypeVar("T")
 # Requests in a packet: the largest is 250 bytes, and a netlink socket sends 200 KiB at once.
 _AT_ONCE = 400
+# Of each host: cgroup, namespace, two netlink sockets, the broker's socket and pidfd.
+_DESCRIPTORS = 6
 
 
 class Lab(Closing):
@@ -43,14 +48,20 @@ class Lab(Closing):
         self.chronicles: list[Chronicle] = []
         self.holds = False
         """Whether its connections are to stay as they are when a test fails, for whoever looks then."""
+        count = len(topology.hosts)
+        make_room(f"make a lab of {count} hosts", _DESCRIPTORS * count)
         with ExitStack() as stack:
-            observer = bench.next_lab()
-            self.observer_fd = make_cgroup(observer, stack)
-            self.cgroup_path = observer / "lab"
-            self.cgroup_fd = make_cgroup(self.cgroup_path, stack)
-            self.wiring = wire(topology)
-            self._add_hosts(bench, stack)
-            self._link_hosts()
+            with bench.spawner.births(list(topology.hosts), QUIET_SYSCTLS) as births:
+                observer = bench.next_lab()
+                self.observer_fd = make_cgroup(observer, stack)
+                self.cgroup_path = observer / "lab"
+                self.cgroup_fd = make_cgroup(self.cgroup_path, stack)
+                cgroup_fds = self._make_cgroups(stack)
+                self.wiring = wire(topology)
+                stack.callback(self._end_hosts)
+                with births.forked(cgroup_fds) as namespaces:
+                    self._add_hosts(namespaces, cgroup_fds)
+                    self._link_hosts()
             impair_links(self)
             self._host_of_cookie = {host.netns_cookie: name for name, host in self.hosts.items()}
             self._undo = stack.pop_all()
@@ -62,13 +73,13 @@ class Lab(Closing):
         """A host by its name."""
         return self.hosts[name]
 
-    def _add_hosts(self, bench: Bench, stack: ExitStack) -> None:
-        cgroup_fds = {
+    def _make_cgroups(self, stack: ExitStack) -> dict[str, int]:
+        return {
             name: make_cgroup(self.cgroup_path / (host.cgroup or name), stack)
             for name, host in self.topology.hosts.items()
         }
-        namespaces = bench.spawner.namespaces(cgroup_fds, QUIET_SYSCTLS)
-        stack.callback(self._end_hosts)
+
+    def _add_hosts(self, namespaces: Mapping[str, Namespace], cgroup_fds: Mapping[str, int]) -> None:
         for name, namespace in namespaces.items():
             self.hosts[name] = Host(name, namespace, cgroup_fds[name], self.wiring.ends[name])
             self.hosts[name].on_address = self._tell_neighbours
@@ -179,4 +190,5 @@ class Lab(Closing):
 
     def close(self) -> None:
         """Takes the lab down. Programs that were attached to its cgroups are detached by then."""
-        self._undo.close()
+        with undisturbed():
+            self._undo.close()

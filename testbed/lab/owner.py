@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from testbed.acquired import acquired
 from testbed.lab.command import Command
 from testbed.lab.host import Host
 
@@ -20,9 +21,12 @@ def owned_by_a_process(host: Host, sock: socket.socket) -> Iterator[Command]:
     with ExitStack() as stack:
         # it waits for its input, which never comes; the socket is its output
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        acquired("pipe", read_end)
+        acquired("pipe", write_end)
         stack.callback(os.close, write_end)
         stack.callback(os.close, read_end)
         nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        acquired("descriptor", nowhere)
         stack.callback(os.close, nowhere)
         process = stack.enter_context(
             host.spawn(["cat"], stdin=read_end, stdout=sock.fileno(), stderr=nowhere)
