@@ -20,6 +20,19 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the long tests too")
+    parser.addoption("--every-point", action="store_true", help="end runs at every point of their lives")
+    parser.addoption(
+        "--no-host-untouched",
+        action="store_true",
+        help="do not compare the machine before and after the tests",
+    )
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if not session.config.getoption("--no-host-untouched"):
+        from tests.untouched import watch
+
+        watch(session.config)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

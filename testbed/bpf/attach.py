@@ -12,12 +12,15 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 from testbed.bpf import libbpf, libbpf_net
 from testbed.bpf.kinds import MapType, ProgramKind, Target
+from testbed.bpf.own_cgroups import need_own
 from testbed.bpf.program_set import Program
 from testbed.errors import ProgramError, UsageError, command, errno_name
 
+_OWN_NETNS = Path("/proc/self/ns/net")
 _SOCKMAPS = {MapType.SOCKMAP, MapType.SOCKHASH}
 _TAKEN = {errno.EBUSY, errno.EEXIST}
 _NO_LINKS = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}  # of a kernel that has none for that kind
@@ -37,7 +40,8 @@ def attach(program: Program, target: int | Interface, stack: ExitStack, *, links
 
     ``target`` is a descriptor of a cgroup, of a sockhash or sockmap, or an `Interface`, as the
     program's kind asks for. Links: cgroups since Linux 5.7, XDP 5.9, tc 6.6, sockmaps 6.10.
-    ``links=False`` does without. `ProgramError` when the kernel refuses.
+    ``links=False`` does without. `ProgramError` when the kernel refuses, `UsageError` for a cgroup that
+    is not this run's and for interfaces of the machine itself: labs touch nothing else.
     """
     kind = program.kind
     if kind is None:
@@ -47,6 +51,7 @@ def attach(program: Program, target: int | Interface, stack: ExitStack, *, links
         )
     if (kind.target is Target.INTERFACE) is not isinstance(target, Interface):
         raise _wrong_target(program, kind)
+    _need_own(program, kind, target)
     try:
         if links:
             try:
@@ -68,6 +73,15 @@ def attach(program: Program, target: int | Interface, stack: ExitStack, *, links
             errno_name(error.errno or 0),
             f"`{command('doctor')}` says what this kernel can attach",
         ) from error
+
+
+def _need_own(program: Program, kind: ProgramKind, target: int | Interface) -> None:
+    what = f"attach {program.name} ({kind.section})"
+    if not isinstance(target, Interface):
+        if kind.target is Target.CGROUP:
+            need_own(target, what)
+    elif os.path.samestat(os.fstat(target.netns_fd), _OWN_NETNS.stat()):
+        raise UsageError(f"{what} to {target.name}", "it is an interface of the machine, not of a lab's host")
 
 
 def _wrong_target(program: Program, kind: ProgramKind) -> UsageError:

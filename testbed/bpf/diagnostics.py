@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from testbed.acquired import acquired
+
 _CLANG_ERROR = re.compile(r"^(?P<where>\S.*?:\d+:\d+): (?:fatal )?error: (?P<text>.*)$")
 
 
@@ -25,7 +27,9 @@ def captured_stderr(captured: Captured) -> Iterator[None]:
     The text is in ``captured`` afterwards, also when an exception passes.
     """
     sink = os.memfd_create("stderr", os.MFD_CLOEXEC)
+    acquired("memory", sink)
     saved = os.dup(2)
+    acquired("descriptor", saved)
     try:
         os.dup2(sink, 2)
         try:

@@ -15,9 +15,11 @@ from ctypes import POINTER, byref, c_int, c_size_t, c_uint32, c_uint64, c_void_p
 from functools import cache
 from typing import Literal, NamedTuple
 
+from testbed.acquired import acquired
 from testbed.errors import MachineError
 
 _PROG_INFO_SIZE, _PROG_INFO_GPL = 88, 84  # struct bpf_prog_info up to gpl_compatible, the lowest bit there
+_PROG_INFO_NAME = 64
 _WHOLE_PROG_INFO, _PROG_INFO_VERIFIED = 224, 216  # up to verified_insns (Linux 5.16)
 Signature = tuple[str, object, tuple[object, ...]]
 ALLOW_MULTI = 2  # BPF_F_ALLOW_MULTI: beside the programs that a cgroup has already
@@ -79,6 +81,7 @@ _CALLS: tuple[Signature, ...] = (
     ("bpf_prog_get_next_id", c_int, (c_uint32, POINTER(c_uint32))),
     ("bpf_map_get_next_id", c_int, (c_uint32, POINTER(c_uint32))),
     ("bpf_link_get_next_id", c_int, (c_uint32, POINTER(c_uint32))),
+    ("bpf_btf_get_next_id", c_int, (c_uint32, POINTER(c_uint32))),
     ("ring_buffer__new", c_void_p, (c_int, _SAMPLE, c_void_p, c_void_p)),
     ("ring_buffer__consume", c_int, (c_void_p,)),
     ("ring_buffer__epoll_fd", c_int, (c_void_p,)),
@@ -131,6 +134,7 @@ def map_btf(map_fd: int) -> tuple[bytes, int, int] | None:
     if not info.btf_id:
         return None
     btf_fd = checked(_library().bpf_btf_get_fd_by_id(info.btf_id), "BPF_BTF_GET_FD_BY_ID")
+    acquired("BTF", btf_fd)
     try:
         described = _BtfInfo()
         _info(btf_fd, described)
@@ -218,12 +222,15 @@ def map_next_key(map_fd: int, key: bytes | None, key_size: int) -> bytes | None:
 
 def link_create(program_fd: int, target_fd: int, attach_type: int) -> int:
     """Attaches by a bpf_link (cgroups: Linux 5.7) and returns its descriptor: closing it detaches."""
-    return checked(_library().bpf_link_create(program_fd, target_fd, attach_type, None), "bpf_link_create")
+    fd = checked(_library().bpf_link_create(program_fd, target_fd, attach_type, None), "bpf_link_create")
+    acquired("link", fd)
+    return fd
 
 
 def program_attach(program_fd: int, target_fd: int, attach_type: int, flags: int = 0) -> None:
     """Attaches without a link: lasts as long as the target, or until `program_detach`."""
     checked(_library().bpf_prog_attach(program_fd, target_fd, attach_type, flags), "BPF_PROG_ATTACH")
+    acquired("attachment", program_fd)
 
 
 def program_detach(program_fd: int, target_fd: int, attach_type: int) -> None:
@@ -243,6 +250,23 @@ def object_ids(kind: Literal["prog", "map", "link"]) -> set[int]:
     return found
 
 
+def object_lives(kind: Literal["prog", "map", "link", "btf"], number: int) -> bool:
+    """Whether the kernel has the object of that id, whoever holds it. Root alone is told; others: False."""
+    following = c_uint32(0)
+    result = getattr(_library(), f"bpf_{kind}_get_next_id")(number - 1, byref(following))
+    return bool(result == 0 and following.value == number)
+
+
+def object_name(kind: Literal["prog", "map"], fd: int) -> str:
+    """What the kernel calls a program or a map, of which it keeps 15 letters."""
+    info = ctypes.create_string_buffer(_PROG_INFO_SIZE)
+    size = c_uint32(len(info))
+    if _library().bpf_obj_get_info_by_fd(fd, info, byref(size)) != 0:
+        return ""
+    place = _PROG_INFO_NAME if kind == "prog" else _MapInfo.name.offset
+    return info.raw[place : place + 16].partition(b"\0")[0].decode(errors="replace")
+
+
 class RingConsumer:
     """The consumer of one ring buffer map; `close` unmaps it, the map lives on."""
 
@@ -258,6 +282,7 @@ class RingConsumer:
         if not self._ring:
             number = ctypes.get_errno()
             raise OSError(number, f"ring_buffer__new: {os.strerror(number)}")
+        acquired("ring", self.fileno())
 
     def _open(self) -> int:
         if self._ring is None:

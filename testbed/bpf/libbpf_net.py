@@ -11,6 +11,7 @@ from functools import cache
 from threading import Thread
 from typing import TypeVar
 
+from testbed.acquired import acquired
 from testbed.bpf.diagnostics import Captured, captured_stderr
 from testbed.bpf.libbpf import Signature, checked, open_library
 
@@ -74,6 +75,7 @@ def in_namespace(netns_fd: int, act: Callable[[], T]) -> T:
 
     thread = Thread(target=run)
     thread.start()
+    acquired("thread", thread.native_id)
     thread.join()
     if error:
         raise error[0]
@@ -83,6 +85,7 @@ def in_namespace(netns_fd: int, act: Callable[[], T]) -> T:
 def xdp_attach(program_fd: int, ifindex: int) -> None:
     """Attaches without a link; a descriptor of -1 takes it back."""
     checked(_library().bpf_xdp_attach(ifindex, program_fd, 0, None), "bpf_xdp_attach")
+    acquired("attachment", program_fd)
 
 
 def tc_attach(program_fd: int, ifindex: int, point: int) -> Callable[[], None]:
@@ -96,6 +99,7 @@ def tc_attach(program_fd: int, ifindex: int, point: int) -> Callable[[], None]:
     options = _TcOptions(ctypes.sizeof(_TcOptions), program_fd)
     try:
         checked(_library().bpf_tc_attach(byref(at), byref(options)), "bpf_tc_attach")
+        acquired("attachment", program_fd)
     except OSError:
         if made == 0:
             _library().bpf_tc_hook_destroy(byref(hook))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from testbed.acquired import acquired
 from testbed.bpf import libbpf
 from testbed.bpf.kinds import MapType, map_type_name
 from testbed.bpf.types.layout import Type, Value
@@ -27,6 +28,7 @@ class RingReader:
     def __init__(self, map_fd: int) -> None:
         self._taken: list[bytes] = []
         self._consumer = libbpf.RingConsumer(map_fd, self._taken.append)
+        acquired("kept ring", self._consumer.fileno())  # as long as its map, whichever test is the first
 
     def take(self) -> list[bytes]:
         """The records since the last time, as bytes."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from testbed.acquired import acquired
 from testbed.bpf.maps import Map
 from testbed.bpf.types.layout import Type, Value
 
@@ -87,6 +88,7 @@ class MapVariables(MutableMapping[str, bytes]):
         """A map's memory, kept until the set is closed."""
         if of.fd not in self._memories:
             self._memories[of.fd] = mmap.mmap(of.fd, (of.value_size + _PAGE - 1) // _PAGE * _PAGE)
+            acquired("kept mapping", of.fd)  # as long as the set, whichever test is the first
         return self._memories[of.fd]
 
     def __delitem__(self, name: str) -> None:

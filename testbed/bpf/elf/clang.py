@@ -7,8 +7,10 @@ line information names it: a verifier report quotes the source by it.
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
+import signal
 import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +18,17 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+from testbed.acquired import acquired
 from testbed.bpf.diagnostics import compiler_digest
-from testbed.errors import MachineError, ProgramError, UsageError, errno_name
+from testbed.errors import (
+    MachineError,
+    ProgramError,
+    UsageError,
+    errno_name,
+    file_error,
+    remedy,
+    starting,
+)
 from testbed.logs import save_log
 
 # a warning of older versions: the object could not be loaded
@@ -58,7 +69,7 @@ def compile_objects(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"make the directory {folder}", errno_name(error.errno or 0)) from error
+        raise file_error(f"make the directory {folder}", error) from error
     for output, data in zip(outputs, compiled, strict=True):
         _write(output, data)
     return outputs
@@ -84,9 +95,13 @@ def compile_command(source: Path, include: Sequence[Path], defines: Sequence[str
 def _compiled(source: Path, include: Sequence[Path], defines: Sequence[str]) -> bytes:
     command = compile_command(source, include, defines)
     try:
-        done = subprocess.run(command, capture_output=True, check=False)
+        with starting("clang"):
+            done = subprocess.run(command, capture_output=True, check=False)
     except OSError as error:
         raise MachineError("find clang", errno_name(error.errno or 0), "apt-get install clang") from error
+    if done.returncode == -signal.SIGKILL:
+        why = "somebody killed clang (SIGKILL); is there memory left?"
+        raise MachineError(f"compile {source.name}", why, remedy(errno.ENOMEM))
     if done.returncode:
         raise _failure(source, done.stderr.decode(errors="backslashreplace"))
     return done.stdout
@@ -106,9 +121,10 @@ def _write(output: Path, data: bytes) -> None:
     try:
         with ExitStack() as stack:
             file = stack.enter_context(draft.open("wb"))
+            acquired("file", draft)
             stack.callback(draft.unlink, missing_ok=True)
             file.write(data)
             file.flush()
             draft.replace(output)
     except OSError as error:
-        raise UsageError(f"write {output}", errno_name(error.errno or 0)) from error
+        raise file_error(f"write {output}", error) from error

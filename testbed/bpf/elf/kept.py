@@ -6,18 +6,20 @@ system's headers of BPF. People's own sources, and the program set under test, a
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import NamedTemporaryFile, TemporaryDirectory
 
 import platformdirs
 
+from testbed.acquired import acquired
 from testbed.bpf.elf.clang import compile_command, compile_objects
 from testbed.errors import UsageError
 
@@ -34,24 +36,60 @@ def kept_objects(
     Where nothing can be kept they lie in a temporary directory, until ``stack`` closes.
     """
     names = [_name(source, include, defines) for source in sources]
-    folder = _folder()
-    if folder is not None and all((folder / name).is_file() for name in names):
-        for name in names:
-            with suppress(OSError):  # another has pruned it just now, or it is somebody else's
-                os.utime(folder / name)
-        return [folder / name for name in names]
-    made = compile_objects(
-        sources, include, Path(stack.enter_context(TemporaryDirectory(dir=folder))), defines
-    )
-    if folder is None:
-        return made
+    folder = kept_folder()
+    there = [folder / name for name in names] if folder is not None else []
+    if folder is not None and _are_kept(there):
+        return there
+    with alone(folder):
+        if folder is not None and _are_kept(there):  # another was at it
+            return there
+        made = compile_objects(sources, include, Path(stack.enter_context(TemporaryDirectory())), defines)
+        try:
+            return _keep(made, names, folder) if folder is not None else made
+        except OSError:  # no room there, for example: they are where they were made
+            return made
+
+
+def _keep(made: Sequence[Path], names: Sequence[str], folder: Path) -> list[Path]:
+    """Copies them there; each is there whole or not at all."""
     for path, name in zip(made, names, strict=True):
-        path.replace(folder / name)
+        with NamedTemporaryFile(dir=folder) as draft:
+            draft.write(path.read_bytes())
+            draft.flush()
+            with suppress(FileExistsError):  # another has made the same meanwhile
+                os.link(draft.name, folder / name)
+                acquired("kept file", folder / name)
     _prune(folder)
     return [folder / name for name in names]
 
 
-def _folder() -> Path | None:
+def _are_kept(paths: Sequence[Path]) -> bool:
+    """Whether all of them are there; they count as used then."""
+    if not all(path.is_file() for path in paths):
+        return False
+    for path in paths:
+        with suppress(OSError):  # another has pruned it just now, or it is somebody else's
+            os.utime(path)
+    return True
+
+
+@contextmanager
+def alone(folder: Path | None) -> Iterator[None]:
+    """One process at a time compiles: the others wait, and find what it has made in the folder."""
+    if folder is None:
+        yield
+        return
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        acquired("descriptor", fd)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def kept_folder() -> Path | None:
+    """Where objects are kept; None where none can be."""
     named = os.environ.get("TESTBED_CACHE")
     root = Path(named).absolute() if named else platformdirs.user_cache_path("sockops-testbed")
     folder = root / "programs"
@@ -59,6 +97,7 @@ def _folder() -> Path | None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError:
         return None
+    acquired("folder", folder)
     return folder if os.access(folder, os.W_OK) and folder.stat().st_uid == os.geteuid() else None
 
 

@@ -16,10 +16,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from testbed.acquired import acquired
 from testbed.bpf import libbpf
 from testbed.bpf.elf.file import ObjectError, ObjectFile, explain, read_object
 from testbed.bpf.elf.info import ObjectInfo
-from testbed.bpf.elf.map_memory import available_memory
+from testbed.bpf.elf.memory_left import memory_left
 from testbed.bpf.elf.request import ObjectReply, ObjectSpec, Request
 from testbed.bpf.elf.worker_process import Ended, Worker, close_all
 from testbed.bpf.types.btf import Variable
@@ -28,6 +29,7 @@ from testbed.errors import MachineError, ProgramError, TestbedError, UsageError,
 
 DEADLINE_S = 60.0
 _OBJECTS = 200
+_LEFT = "MiB that are left"  # in the words of `testbed.bpf.elf.work_maps`
 _OF_THE_MACHINE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EPERM}
 _CONSTANTS = 32 * 1024  # they go in a packet, each byte as two
 _SHAPE = tuple[int, int, int, int]
@@ -136,6 +138,7 @@ class ObjectLoader(Closing):
             fds = []
             for file in files:
                 fds.append(os.memfd_create("object", os.MFD_CLOEXEC))
+                acquired("memory", fds[-1])
                 stack.callback(os.close, fds[-1])
                 with open(fds[-1], "wb", closefd=False) as copy:
                     copy.write(file.data)
@@ -163,7 +166,7 @@ class ObjectLoader(Closing):
             inner=dict(options.inner_maps),
             max_entries=dict(options.max_entries),
             deadline=self._deadline,
-            available=available_memory() if self._memory is None else self._memory,
+            available=memory_left().size if self._memory is None else self._memory,
         )
 
     def _constants(
@@ -236,4 +239,5 @@ def _object_failure(file: ObjectFile, reply: ObjectReply, *, load: bool) -> Test
             what, errno_name(reply["errno"]), "run it as root; `ulimit -a` says what is limited"
         )
     reason = re.sub(r"\s+", " ", explain(file, reply["said"], reply["error"])).strip()
-    return ObjectError(what, reason)
+    fix = f"make the map smaller, or let it have more memory: {memory_left().by}" if _LEFT in reason else ""
+    return ObjectError(what, reason, fix)

@@ -15,6 +15,7 @@ they take longer to import than all the rest.
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import resource
@@ -26,6 +27,7 @@ from testbed.bpf.elf.request import PACKET, ObjectReply, Request, send_packets
 from testbed.bpf.elf.work import Stderr, load_set
 
 _PR_SET_PDEATHSIG = 1
+_SCARCE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _FDS = 250  # of the 253 that a message may have
 
 
@@ -50,6 +52,21 @@ def hand_over(
             send_packets(control, ["fds"], fds[start : start + _FDS])
 
 
+def _tell(control: socket.socket, error: OSError | MemoryError) -> None:
+    """What the machine has run out of; it takes no descriptor and no module to say so."""
+    number = error.errno if isinstance(error, OSError) else errno.ENOMEM
+    if number in _SCARCE:
+        send_packets(control, ["scarce", str(number)])
+    else:
+        _tell_fault(control)
+
+
+def _tell_fault(control: socket.socket) -> None:
+    import traceback
+
+    send_packets(control, ["fault", traceback.format_exc()[-PACKET // 4 :]])
+
+
 def main(control_fd: int, parent: int) -> None:
     """Answers requests until the control socket closes, or the process ``parent`` ends."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -61,18 +78,23 @@ def main(control_fd: int, parent: int) -> None:
     control = socket.socket(fileno=control_fd)
     stderr = Stderr()
     while True:
-        data, fds, _, _ = socket.recv_fds(control, PACKET, _FDS, socket.MSG_CMSG_CLOEXEC)
+        data, fds, flags, _ = socket.recv_fds(control, PACKET, _FDS, socket.MSG_CMSG_CLOEXEC)
         if not data:
             return
+        if flags & socket.MSG_CTRUNC:
+            for fd in fds:
+                os.close(fd)
+            send_packets(control, ["scarce", str(errno.EMFILE)])
+            continue
         request = json.loads(data)
         signal.setitimer(signal.ITIMER_REAL, request["deadline"])  # SIGALRM ends us, wherever we are
         try:
             _work(control, request, fds, stderr)
         except ConnectionError:
             return  # nobody waits for the answer
+        except (OSError, MemoryError) as error:
+            _tell(control, error)
         except BaseException:  # noqa: BLE001 (whatever it is: whoever asked is told)
-            import traceback
-
-            send_packets(control, ["fault", traceback.format_exc()[-PACKET // 4 :]])
+            _tell_fault(control)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)

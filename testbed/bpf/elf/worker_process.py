@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from testbed.acquired import acquired
 from testbed.bpf.elf.request import PACKET, Request, send_packets
 from testbed.closing import Closing
-from testbed.errors import MachineError, TestbedError, errno_name
+from testbed.errors import MachineError, TestbedError, errno_name, starting
 from testbed.logs import save_log
 
 _FDS = 253
@@ -39,10 +40,13 @@ class Worker(Closing):
 
     def __init__(self) -> None:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        acquired("socket", self.control.fileno())
+        acquired("socket", theirs.fileno())
         self.used = False
         with theirs, ExitStack() as undo:
             undo.callback(self.control.close)
             package = Path(__file__).resolve().parents[3]
+            undo.enter_context(starting("the loader's process"))
             self._process = subprocess.Popen(
                 [
                     sys.executable,
@@ -59,6 +63,7 @@ class Worker(Closing):
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,
             )
+            acquired("process", self._process.pid)
             undo.pop_all()
 
     @property
@@ -77,9 +82,10 @@ class Worker(Closing):
                         self.control, PACKET, _FDS, socket.MSG_CMSG_CLOEXEC
                     )
                     received += more
+                    for fd in more:
+                        acquired("object", fd)
                     if flags & socket.MSG_CTRUNC:
-                        why = errno_name(errno.EMFILE)
-                        raise MachineError("load objects", why, "ulimit -n says how many")
+                        raise MachineError("load objects", errno_name(errno.EMFILE))
                     verb, *words = json.loads(data) if data else ["ended"]
                     if verb != "fds":
                         break
@@ -87,6 +93,8 @@ class Worker(Closing):
                 verb = "ended"
             if verb == "ended":
                 raise Ended(self._process.wait())
+            if verb == "scarce":
+                raise MachineError("load objects", errno_name(int(words[0])))
             if verb == "fault":
                 log = save_log("loader-fault", words[0])
                 last = words[0].strip().splitlines()[-1]
