@@ -9,8 +9,10 @@ import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from rich.console import Console
@@ -21,10 +23,22 @@ from testbed.bpf.elf.file import read_object
 from testbed.bpf.elf.loader import LoadOptions, ObjectLoader
 from testbed.bpf.elf.words import parse_inner_map, parse_tail_call
 from testbed.data import data_dir
-from testbed.errors import ExitCode, MachineError, UsageError, command
+from testbed.errors import (
+    ExitCode,
+    MachineError,
+    UsageError,
+    command,
+    file_error,
+    need_descriptors,
+    need_memory,
+    need_processes,
+)
+from testbed.kernel.privileges import SCENARIOS, need
 from testbed.kmesh.profile import load_profile
 from testbed.kmesh.subject import load_subject
 from testbed.pytest_plugin import parse_families
+from testbed.report.one_family import not_done
+from testbed.report.outputs import Unwritten, memory_file, write_output
 from testbed.report.recording import MODES, held_words, need_folders
 from testbed.report.results import Collector, Result, in_order, short_name
 from testbed.report.session import Selection, only_ours
@@ -32,6 +46,9 @@ from testbed.report.table import print_failures, print_skips, print_violations, 
 from testbed.runs.folder import need_state
 
 _CAPSULES_TOLD = 5
+_OF_A_WORKER = 8  # processes and threads: its own, the spawner and the loader, and a few brokers
+_MEMORY = 64 << 20  # bytes
+_DESCRIPTORS = 32  # with less, not even what a run says of it can be said
 
 
 @dataclass(frozen=True)
@@ -52,18 +69,19 @@ class Request:
     run: Path | None = None
     capsule: Path | None = None
     hold: bool = False
+    quick: bool = False
 
 
-def need_root(what: str) -> None:
-    """`MachineError` for anybody else, before anything is tried."""
-    if os.geteuid() != 0:
-        raise MachineError(
-            what,
-            "it needs root, to make namespaces and cgroups and to load BPF programs; run it with sudo",
-        )
+def need_root(what: str, names: Sequence[str] = SCENARIOS) -> None:
+    """`MachineError` for who has not the capabilities of root, before anything is tried."""
+    need(
+        what,
+        names,
+        why="it needs root, to make namespaces and cgroups and to load BPF programs; run it with sudo",
+    )
 
 
-def _arguments(request: Request, under_test: str) -> list[str]:
+def _arguments(request: Request, under_test: str, junit: Path | None = None) -> list[str]:
     selection = Selection(
         request.family,
         request.expression,
@@ -77,6 +95,7 @@ def _arguments(request: Request, under_test: str) -> list[str]:
         request.capsule,
         under_test,
         shlex.join(sys.argv[1:]),
+        request.quick,
     )
     arguments = [*selection.arguments(), "-o", "verbosity_assertions=2"]
     if request.list_only:
@@ -85,8 +104,8 @@ def _arguments(request: Request, under_test: str) -> list[str]:
         arguments += ["-p", "xdist.plugin", "-n", request.workers]
     if request.stories is not None:
         arguments.append("--stories")
-    if request.junit is not None:
-        arguments += ["--junitxml", str(request.junit)]
+    if junit is not None:
+        arguments += ["--junitxml", str(junit)]
     return arguments
 
 
@@ -96,7 +115,7 @@ def need_writable(file: Path) -> None:
     try:
         file.open("a", encoding="utf-8").close()
     except OSError as error:
-        raise UsageError(f"write {file}", error.strerror or str(error)) from error
+        raise file_error(f"write {file}", error) from error
     if not there:
         file.unlink()  # it was a try; what ends before it is written leaves none
 
@@ -111,6 +130,8 @@ def _validate(request: Request) -> tuple[str, ...]:
     if request.record not in MODES:
         raise UsageError("read --record", f"{request.record!r} is none of {', '.join(MODES)}")
     if not request.list_only:
+        need_descriptors(_DESCRIPTORS, "run the scenarios")
+        need_memory(_MEMORY, "run the scenarios")
         need_folders(request.record, request.run, request.capsule)
         if request.record != "off":
             need_state()
@@ -128,20 +149,25 @@ def run_check(request: Request, console: Console) -> ExitCode:
     origin = _describe_subject(request, console)
     collector = Collector()
     start = time.monotonic()
-    with only_ours():
-        code = pytest.main(_arguments(request, origin), plugins=[collector])
-    _raise_problems(request, collector, code)
+    unwritten = Unwritten()
+    with only_ours(), memory_file() as (memory, junit), _room_for_workers(request) as words:
+        arguments = [*_arguments(request, origin, junit if request.junit else None), *words]
+        code = pytest.main(arguments, plugins=[collector])
+        _write_outputs(request, collector, memory, unwritten)
+    if not collector.has_verdicts:
+        _raise_problems(request, collector, code)
     if request.list_only:
         for nodeid, about in collector.items:
             console.print(
                 f"{short_name(nodeid)}  {about.title}", markup=False, highlight=False, soft_wrap=True
             )
         return ExitCode.PASSED
-    if request.stories is not None:
-        request.stories.write_text(json.dumps(collector.stories, indent=1, sort_keys=True), encoding="utf-8")
-    results = in_order(collector.results)
+    results = in_order(collector.verdicts)
     facts, kept = (origin, _machine()), _kept(collector)
-    print_results(console, results, families, facts, time.monotonic() - start, kept)
+    left_out = not_done(families) if request.quick else ""
+    print_results(console, results, families, facts, time.monotonic() - start, kept, left_out)
+    _raise_problems(request, collector, code)
+    unwritten.tell()
     if code == pytest.ExitCode.INTERRUPTED and not collector.held:
         sys.stderr.write("testbed: interrupted; what had been run is shown above\n")
         return ExitCode.INTERRUPTED
@@ -151,6 +177,30 @@ def run_check(request: Request, console: Console) -> ExitCode:
     return ExitCode.PASSED if code == pytest.ExitCode.OK else ExitCode.FAILED
 
 
+@contextmanager
+def _room_for_workers(request: Request) -> Iterator[list[str]]:
+    """Arguments of a directory for xdist's workers, which would leave one behind otherwise."""
+    if request.list_only or request.workers == "0":
+        yield []
+        return
+    count = len(os.sched_getaffinity(0)) if request.workers == "auto" else int(request.workers)
+    need_processes(_OF_A_WORKER * count + 1, f"run the scenarios by {count} processes")
+    with TemporaryDirectory(prefix="testbed-") as folder:
+        yield ["--basetemp", str(Path(folder, "workers"))]
+
+
+def _write_outputs(request: Request, collector: Collector, junit: int, unwritten: Unwritten) -> None:
+    """``junit`` is a descriptor of what pytest has written."""
+    if request.list_only or not collector.has_verdicts:
+        return
+    if request.junit is not None:
+        with unwritten.kept_back():
+            write_output(request.junit, os.pread(junit, os.fstat(junit).st_size, 0))
+    if request.stories is not None:
+        with unwritten.kept_back():
+            write_output(request.stories, json.dumps(collector.stories, indent=1, sort_keys=True))
+
+
 def print_results(
     console: Console,
     results: list[Result],
@@ -158,8 +208,12 @@ def print_results(
     facts: Sequence[str],
     seconds: float,
     more: Iterable[str] = (),
+    left_out: str = "",
 ) -> None:
-    """The table, what is behind it, what was under test where (``facts``), ``more`` lines, and the sum."""
+    """The table, what is behind it, what was under test where (``facts``), ``more`` lines, and the sum.
+
+    ``left_out`` is said behind that.
+    """
     console.print(verdict_table(results, families))
     print_failures(console, results)
     print_violations(console, results)
@@ -168,13 +222,15 @@ def print_results(
     words = " · ".join((f"testbed {testbed.__version__}", *facts))
     for line in (words, *more):
         console.print(line, style="dim", highlight=False, soft_wrap=True, markup=False)
-    console.print(summary(results, seconds))
+    console.print(summary(results, seconds), left_out, sep="", highlight=False, soft_wrap=True)
 
 
 def _kept(collector: Collector) -> Iterator[str]:
     """Where the stories are, and what of each new way to fail can be sent to somebody."""
     if collector.held:
         yield f"the lab of the first failure is up: {held_words(collector.held)}"
+    if collector.unkept:
+        yield f"not every story is kept: cannot {collector.unkept}"
     if collector.kept is None:
         return
     sudo = "sudo " if "SUDO_USER" in os.environ else ""  # they belong to who ran this

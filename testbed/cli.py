@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 import testbed
+from testbed.commands import bench as bench_command
 from testbed.commands import bisect as bisect_command
 from testbed.commands import check as check_command
 from testbed.commands import explore as explore_command
@@ -28,9 +29,11 @@ from testbed.commands import report as report_command
 from testbed.commands import story as story_command
 from testbed.commands import topology as topology_command
 from testbed.commands import vm as vm_command
+from testbed.commands.options import Group
 from testbed.errors import ExitCode, UsageError
 
 app = typer.Typer(
+    cls=Group,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -99,6 +102,7 @@ def inspect(
 
 
 app.command(epilog=load_command.EPILOG)(load_command.load)
+app.command(epilog=bench_command.EPILOG)(bench_command.bench)
 app.command(epilog=explore_command.EPILOG)(explore_command.explore)
 app.command(epilog=mutants_command.EPILOG)(mutants_command.mutants)
 app.command(epilog=matrix_command.EPILOG, cls=matrix_command.Command)(matrix_command.matrix)
@@ -148,13 +152,18 @@ def gc() -> None:
     from testbed.keeper.registry import survey
     from testbed.kernel.cgroup import cgroup_root
     from testbed.kernel.ownership import reap
+    from testbed.kernel.privileges import LAB
+    from testbed.logs import tidy_logs
+    from testbed.runs.folder import tidy
 
-    need_root("remove what dead runs left")
+    need_root("remove what dead runs left", LAB)
     _, dead = survey()
     for lab in dead:
         typer.echo(f"removed the lab {lab.name}, whose keeper (process {lab.pid}) is dead")
     for folder in reap_unpacked():
         typer.echo(f"removed what a replay had unpacked into {folder}")
+    tidy()
+    tidy_logs()
     with cgroup_root() as root:
         reaped = reap(root)
     for each in reaped:

@@ -17,11 +17,11 @@ from rich.text import Text
 
 from testbed.bpf.features import BTF, kernel_btf
 from testbed.errors import MachineError, TestbedError, command, errno_name
+from testbed.kernel.privileges import LAB, in_user_namespace, missing, need
 
 OLDEST_KERNEL = (5, 10)
 _LOOK_AT_PROGRAMS = "git diff bpf/"
 _LOOK_AT_KERNEL = "zgrep -E 'CGROUP_BPF|VETH|INET_TCP_DIAG|IPV6' /proc/config.gz"
-_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}  # include/uapi/linux/capability.h
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,17 @@ class _Examination:
 
 
 def _root(_made: _Examination) -> str:
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    match = re.search(r"^CapEff:\s*([0-9a-f]+)", status, re.MULTILINE)
-    effective = int(match[1], 16) if match else 0
-    missing = [name for name, bit in _CAPABILITIES.items() if not effective >> bit & 1]
-    if os.geteuid() != 0 or missing:
-        why = f"user {os.geteuid()}" + (f", without {', '.join(missing)}" if missing else "")
+    absent = missing(LAB)
+    if absent:
+        why = f"user {os.geteuid()}, without {', '.join(absent)}"
         raise MachineError("be root", why, f"sudo {command('doctor')}")
-    return f"user 0 with {', '.join(_CAPABILITIES)}"
+    namespaced = ", in a user namespace" if in_user_namespace() else ""
+    return f"user {os.geteuid()} with {', '.join(LAB)}{namespaced}"
+
+
+def _packets(_made: _Examination) -> str:
+    need("see packets", ("CAP_NET_RAW",))
+    return "CAP_NET_RAW: packets can be recorded, held and sent"
 
 
 def _kernel(_made: _Examination) -> str:
@@ -89,6 +92,23 @@ def _lab(made: _Examination) -> str:
     start = time.perf_counter()
     made.made["lab"] = made.stack.enter_context(Lab(made.made["bench"], topology))
     return f"two hosts, their veth, IPv4 and IPv6: ready in {1000 * (time.perf_counter() - start):.1f} ms"
+
+
+def _safety(made: _Examination) -> str:
+    from testbed.bpf.own_cgroups import is_descendant, name_of, need_own
+    from testbed.kernel.cgroup import processes
+
+    bench, lab = made.made["bench"], made.made["lab"]
+    need_own(lab.cgroup_fd, "attach programs")
+    within = processes(bench.cgroup)
+    strangers = [pid for pid in within if not is_descendant(pid, os.getpid())]
+    if strangers:
+        names = ", ".join(map(name_of, strangers))
+        raise MachineError("make a lab that is safe", f"its cgroup holds foreign processes: {names}")
+    return (
+        f"programs are attached below {bench.cgroup.name} alone, a cgroup of cgroup v2 {bench.root.where};"
+        f" the {len(within)} processes in it are this run's"
+    )
 
 
 def _sockets(made: _Examination) -> str:
@@ -181,6 +201,8 @@ STEPS = (
     _Step("BTF", _btf),
     _Step("cgroups", _cgroup, ("root",)),
     _Step("lab", _lab, ("cgroups",)),
+    _Step("safety", _safety, ("lab",)),
+    _Step("packets", _packets),
     _Step("sockets", _sockets, ("lab",)),
     _Step("bcc", _bcc),
     _Step("headers", _headers),

@@ -38,10 +38,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def bench() -> Iterator[Bench]:
-    """What all labs stand on: made once a run, after what dead runs left has been reaped."""
+    """What all labs stand on: made once a run, after what dead runs left has been reaped.
+
+    From then on the run ends in order by SIGTERM too, and a second Ctrl-C does not keep it from that.
+    """
+    from testbed.ending import in_order
     from testbed.lab.bench import Bench
 
-    with Bench(_BUCKETS) as made:
+    with in_order(), Bench(_BUCKETS) as made:
         yield made
 
 

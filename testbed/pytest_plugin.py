@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from testbed.errors import TestbedError, UsageError, command
+from testbed.errors import TestbedError, UsageError, command, machine_error, ran_out
 from testbed.kmesh.abi import Absent
 from testbed.report.about import SETUP_ERROR, STORY, VIOLATED
 from testbed.report.recording import HELD_LAB, ITEM, ORACLE, recorder_of, tell, telling_mesh
@@ -61,6 +61,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help=f"families that tests with connections run in (default: {','.join(FAMILIES)})",
     )
     group.addoption(
+        "--one-family",
+        action="store_true",
+        help="run each test with connections in one of the families, the next one in another",
+    )
+    group.addoption(
         "--stories",
         action="store_true",
         help="send along with each report what happened in the lab, in words that two runs share",
@@ -85,6 +90,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("family", families, ids=lambda family: family.value, scope="function")
 
 
+@pytest.hookimpl(tryfirst=True)  # what -k chooses, it chooses among what is left
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """A test that is about none of the families asked for is left out, and not skipped."""
     kept: list[pytest.Item] = []
@@ -97,6 +103,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             and not hasattr(spec.params["family"], "as_client")  # but pytest's mark of no value
         )
         (left_out if is_empty else kept).append(item)
+    if config.getoption("--one-family"):
+        from testbed.report.one_family import in_one_family
+
+        kept, others = in_one_family(kept)
+        left_out += others
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = kept
@@ -139,7 +150,12 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     error = call.excinfo.value if call.excinfo is not None else None
-    if report.when == "setup" and isinstance(error, TestbedError):
+    scarce = ran_out(error) is not None
+    if scarce and not isinstance(error, TestbedError):
+        assert error is not None
+        error = machine_error(f"run {item.name}", error)
+    if isinstance(error, TestbedError) and (scarce or report.when == "setup"):
+        # no verdict on what is under test: the next ones would end so too
         report.longrepr = str(error)
         report.user_properties.append((SETUP_ERROR, json.dumps([error.exit_code, *error.args])))
     elif report.failed and call.excinfo is not None and isinstance(error, TestbedError):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from testbed.errors import TestbedError, UsageError, command
+from testbed.errors import TestbedError, UsageError, command, file_error
 from testbed.report.about import VIOLATED, sent_along
 from testbed.report.recording import (
     CAPSULE,
@@ -30,6 +30,7 @@ from testbed.report.recording import (
     KEPT_RUN,
     MODES,
     STORY_SECTION,
+    UNKEPT,
     Recording,
     drawn,
     end_recording,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 _HOLDS: pytest.StashKey[TemporaryDirectory[str]] = pytest.StashKey()
 _KEEPING: pytest.StashKey[Keeping] = pytest.StashKey()
 _ROWS = "testbed-rows"
+_UNKEPT = "testbed_unkept"  # a report's user property: why its story could not be kept
 _WORKER_RUN, _PROGRAMS, _WORKER_HOLDS = "testbed_run", "testbed_programs", "testbed_holds"
 
 
@@ -159,8 +161,9 @@ def pytest_runtest_makereport(
         return report
     try:
         _keep(item, call, report)
-    except TestbedError as problem:  # a full disk, for example
-        report.sections.append((STORY_SECTION, f"the story is not kept: {problem}"))
+    except (TestbedError, OSError) as problem:  # a full disk, for example: told once, by who started the run
+        why = problem if isinstance(problem, TestbedError) else file_error("keep a story", problem)
+        report.user_properties.append((_UNKEPT, str(why)))
     except Exception:  # noqa: BLE001 (a test's verdict counts more than its story)
         told = f"the story could not be told, by a mistake of the testbed's own:\n{traceback.format_exc()}"
         report.sections.append((STORY_SECTION, told))
@@ -185,14 +188,15 @@ def _keep(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestRep
     if report.failed and not isinstance(error, TestbedError):
         report.longrepr = getattr(error, "told", report.longrepr)
         report.sections.append((STORY_SECTION, drawn(story)))
-    keeping = _keeping(item.config)
     kinds = tuple(dict.fromkeys(each.kind for each in story.differences))
-    number, capsule = keeping.keep(item, story, packets, kinds)
     if kinds and VIOLATED not in dict(report.user_properties):
         report.user_properties.append((VIOLATED, json.dumps(kinds)))
+    keeping = _keeping(item.config)
+    keeping.note_mesh(item)
     if hasattr(item.config, "workeroutput"):
         item.config.workeroutput[_PROGRAMS] = [astuple(each) for each in keeping.programs]
-    report.user_properties.append((KEPT, number))
+    report.user_properties.append((KEPT, keeping.keep(story, packets)))
+    capsule = keeping.encapsulate(item, story, packets, kinds)
     if capsule is not None:
         report.user_properties.append((CAPSULE, str(capsule)))
 
@@ -232,12 +236,14 @@ class _Rows:
     def __init__(self) -> None:
         self._rows: dict[str, Verdict] = {}
         self.held = ""
+        self.unkept = ""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         from testbed.capsule.keeping import verdict_of
 
         properties = dict(report.user_properties)
         self.held = self.held or str(properties.get(HELD, ""))
+        self.unkept = self.unkept or str(properties.get(_UNKEPT, ""))
         if report.when != "call" and report.passed:
             return
         story = properties.get(KEPT)
@@ -251,7 +257,18 @@ class _Rows:
         keeping = session.config.stash.get(_KEEPING, None)
         if keeping is None:
             return
-        folder = keeping.end([*self._rows.values()], interrupted=exitstatus == pytest.ExitCode.INTERRUPTED)
+        interrupted = exitstatus == pytest.ExitCode.INTERRUPTED
+        try:
+            folder = keeping.end([*self._rows.values()], interrupted=interrupted)
+        except KeyboardInterrupt:  # for one that comes so late, pytest itself has nothing but a traceback
+            folder = None
+            session.exitstatus = pytest.ExitCode.INTERRUPTED
+        except (TestbedError, OSError) as problem:  # the verdicts themselves are still to be told
+            folder = None
+            told = problem if isinstance(problem, TestbedError) else file_error("keep the run", problem)
+            self.unkept = self.unkept or str(told)
+        if self.unkept:
+            session.config.stash[UNKEPT] = self.unkept
         if folder is not None:
             session.config.stash[KEPT_RUN] = folder
 
@@ -261,6 +278,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if KEPT_RUN in config.stash:
         terminalreporter.section("stories")
         terminalreporter.write_line(f"kept in {config.stash[KEPT_RUN]}: {command('story last')}")
+    if UNKEPT in config.stash:
+        terminalreporter.section("not every story is kept")
+        terminalreporter.write_line(f"cannot {config.stash[UNKEPT]}")
     rows = config.pluginmanager.get_plugin(_ROWS)
     if rows is not None and rows.held:
         terminalreporter.section("held")

@@ -21,6 +21,8 @@ from typing import Any
 from testbed.deadlines import scaled
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+# Chromium reads descriptor 3 and writes descriptor 4
+_PIPED = 'from=$0 to=$1; shift; exec "$@" 3<&"$from" 4>&"$to"'
 _FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-dev-shm-usage")
 _KEYS = {"ArrowDown": 40, "ArrowUp": 38, "Enter": 13, "End": 35, "Home": 36, "Tab": 9}
 
@@ -144,9 +146,8 @@ def browser() -> Iterator[Browser]:
             stack.callback(os.close, end)
         alone = ["unshare", "--net"] if os.geteuid() == 0 else []
         command = [*alone, CHROMIUM, *_FLAGS, f"--user-data-dir={folder}", "--remote-debugging-pipe"]
-        # Chromium reads descriptor 3 and writes descriptor 4
         process = subprocess.Popen(
-            ["/bin/bash", "-c", f'exec "$@" 3<&{ends[0]} 4>&{ends[3]}', "bash", *command],
+            ["/bin/bash", "-c", _PIPED, str(ends[0]), str(ends[3]), *command],
             pass_fds=(ends[0], ends[3]),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -12,12 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from testbed.acquired import acquired
 from testbed.bpf.source import expand
 from testbed.capsule.debug_paths import without_paths
 from testbed.capsule.machine import kernel_facts, versions
 from testbed.capsule.model import Material
 from testbed.capsule.scrub import Scrubber, scrubber
-from testbed.errors import ProgramError, UsageError, errno_name
+from testbed.errors import ProgramError, file_error
 from testbed.kmesh.reference import reference_sources
 from testbed.runs.archive import FILE_LIMIT, limit_of, pack
 from testbed.runs.codec import encoded
@@ -30,7 +31,7 @@ _LONGEST_NAME = 120
 def write_capsule(folder: Path, material: Material) -> Path:
     """Writes the capsule of a failed test into ``folder``, which is made; returns its path.
 
-    It is named after the test, and is there whole or not at all. `UsageError` where it cannot be
+    It is named after the test, and is there whole or not at all. `file_error` where it cannot be
     written.
     """
     name = re.sub(r"[^\w.+-]+", "-", _short(material)).strip("-")[:_LONGEST_NAME]
@@ -38,12 +39,13 @@ def write_capsule(folder: Path, material: Material) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".draft-") as draft:
+            acquired("file", draft.name)
             draft.write(data)
             draft.flush()
             os.fchmod(draft.fileno(), 0o644)
             return _linked(draft.name, folder, name)
     except OSError as error:
-        raise UsageError(f"write a capsule into {folder}", errno_name(error.errno or 0)) from error
+        raise file_error(f"write a capsule into {folder}", error) from error
 
 
 def _linked(draft: str, folder: Path, name: str) -> Path:
@@ -55,6 +57,7 @@ def _linked(draft: str, folder: Path, name: str) -> Path:
         except FileExistsError:
             number += 1
             continue
+        acquired("kept file", path)
         return path
 
 

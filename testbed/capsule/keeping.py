@@ -74,26 +74,30 @@ class Keeping:
     def programs(self) -> tuple[Program, ...]:
         return tuple(self._programs.values())
 
-    def keep(
-        self, item: pytest.Item, story: Story, packets: bytes | None, kinds: Sequence[str]
-    ) -> tuple[int, Path | None]:
-        """Keeps a story; with a capsule if it failed in a way that is new, or every one if asked for.
-
-        Returns its number, and the capsule.
-        """
-        folder = self.begin()
+    def keep(self, story: Story, packets: bytes | None) -> int:
+        """Keeps a story; returns its number. `MachineError` where it cannot be written."""
+        self.begin()
         assert self._writer is not None, "begun"
-        number = self._writer.add(story, packets)
+        return self._writer.add(story, packets)
+
+    def note_mesh(self, item: pytest.Item) -> None:
+        """The programs at work in a test's lab are those of the run."""
         mesh = mesh_of(item)
         if mesh is not None and not self._programs:
             self.note_programs(_programs(mesh.programs))
+
+    def encapsulate(
+        self, item: pytest.Item, story: Story, packets: bytes | None, kinds: Sequence[str]
+    ) -> Path | None:
+        """The capsule of a story: if the test failed in a way that is new, or every one if asked for.
+
+        Errors as of `write_capsule`.
+        """
         alike = tuple(kinds) or (item.nodeid,)
         if story.verdict != "failed" or (self._capsules is None and alike in self._known):
-            return number, None
+            return None
         self._known.add(alike)
-        return number, write_capsule(
-            self._capsules or folder / CAPSULES, self._material(item, story, packets)
-        )
+        return write_capsule(self._capsules or self.begin() / CAPSULES, self._material(item, story, packets))
 
     def _material(self, item: pytest.Item, story: Story, packets: bytes | None) -> Material:
         mesh, option = mesh_of(item), self._config.getoption

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import testbed
+from testbed.acquired import acquired
 from testbed.bpf import libbpf
 from testbed.capsule.model import Kernel
 from testbed.closing import Closing
@@ -61,6 +62,7 @@ class KernelMessages(Closing):
         except OSError as error:
             self.why_not = errno_name(error.errno or 0)
             return
+        acquired("kept descriptor", self._fd)  # of the whole process, whichever test is the first
         self.mark()
 
     def mark(self) -> None:

@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 
+from testbed.acquired import acquired
 from testbed.bpf.elf.clang import compile_objects
 from testbed.bpf.elf.closed import need_closed
 from testbed.capsule.contents import Capsule
 from testbed.data import data_dir
 from testbed.errors import UsageError
+from testbed.kmesh.profile import PROFILES
 from testbed.kmesh.reference import reference_sources
 from testbed.report.shown import shown
 from testbed.runs.folder import folder_lock, is_running, runs_dir, state_error
@@ -95,7 +97,9 @@ def _private_folder() -> Iterator[Path]:
         with folder_lock(place):  # what is being made is not removed before it is locked
             reap_unpacked()
             folder = Path(mkdtemp(dir=place))
+            acquired("folder", folder)
             owner = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            acquired("descriptor", owner)
             fcntl.flock(owner, fcntl.LOCK_EX)
     except OSError as error:
         raise state_error(f"unpack a capsule into {place}", error) from error
@@ -117,6 +121,7 @@ def reap_unpacked() -> list[Path]:
 def _written(capsule: Capsule, root: Path) -> tuple[Path, ...]:
     for name, data in capsule.objects.items():
         (root / name).write_bytes(data)
+        acquired("file", root / name)
     return tuple(root / name for name in capsule.objects)
 
 
@@ -160,6 +165,6 @@ def _abi(capsule: Capsule, root: Path) -> str:
 
 def _era(capsule: Capsule) -> str:
     abi = capsule.scenario.abi
-    if Path(abi).name != abi:
+    if abi and (Path(abi).name != abi or not (PROFILES / f"{abi}.yaml").is_file()):
         raise UsageError(f"use the ABI of {capsule.name}", f"{abi!r} is a path, and no era")
     return abi

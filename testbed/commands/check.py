@@ -13,7 +13,8 @@ from testbed.errors import UsageError
 
 EPILOG = (
     "Examples:  [bold]sudo testbed check[/]  ·  [bold]sudo testbed check -k 'close and not reset'[/]"
-    "  ·  [bold]testbed check --list[/]  ·  [bold]sudo testbed check -n 2 --junit out.xml[/]"
+    "  ·  [bold]sudo testbed check --quick[/]  ·  [bold]testbed check --list[/]"
+    "  ·  [bold]sudo testbed check -n 2 --junit out.xml[/]"
     "  ·  [bold]sudo testbed check --object sockops.o --object cgroup_sock.o[/]"
 )
 
@@ -30,6 +31,10 @@ Expression = Annotated[
 ]
 Workers = Annotated[
     str, typer.Option("-n", metavar="N", help="Processes to share the work, or [bold]auto[/].")
+]
+Quick = Annotated[
+    bool,
+    typer.Option("--quick", help="Each scenario in one family, not in each of them: a few seconds."),
 ]
 ListOnly = Annotated[
     bool, typer.Option("--list", help="One scenario a line; nothing is run, root is not needed.")
@@ -69,6 +74,7 @@ def check(
     family: Families = "v4,v6,mapped,mapped-client",
     expression: Expression = "",
     workers: Workers = "0",
+    quick: Quick = False,
     list_only: ListOnly = False,
     junit: Junit = None,
     objects: Objects = None,
@@ -104,6 +110,7 @@ def check(
         run=run,
         capsule=capsule,
         hold=hold,
+        quick=quick,
     )
     if kernel:
         from testbed.matrix.check import check_in_guest

@@ -48,10 +48,9 @@ def graph(what: What, as_format: AsFormat = Format.TEXT, output: Output = None) 
     if output is None:
         sys.stdout.write(picture)
         return
-    try:
-        output.write_text(picture, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"write {output}", error.strerror or str(error)) from error
+    from testbed.report.outputs import write_output
+
+    write_output(output, picture)
 
 
 def _draw(topology: Topology, as_format: Format, to_terminal: bool) -> str:

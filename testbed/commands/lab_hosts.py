@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -68,13 +69,17 @@ def _run(lab: str, host: str, words: list[str], env: dict[str, str], startup: in
     from testbed.keeper.words import need_root
 
     need_root(f"run a command on {host}")
-    with Client(lab) as client:
-        keeper = client.keeper()
-        value, (netns, cgroup) = client.ask_with_fds(Enter(host=host))
-    if startup is not None:
-        os.pwrite(startup, _BASHRC.format(fd=startup).encode(), 0)
-    told = {LAB_VARIABLE: value["lab"], "TESTBED_HOST": host}
-    code = run_in(netns, cgroup, words, {**os.environ, **told, **env}, keeper)
+    with ExitStack() as stack:
+        with Client(lab) as client:
+            keeper = client.keeper()
+            stack.callback(os.close, keeper)
+            value, (netns, cgroup) = client.ask_with_fds(Enter(host=host))
+            stack.callback(os.close, netns)
+            stack.callback(os.close, cgroup)
+        if startup is not None:
+            os.pwrite(startup, _BASHRC.format(fd=startup).encode(), 0)
+        told = {LAB_VARIABLE: value["lab"], "TESTBED_HOST": host}
+        code = run_in(netns, cgroup, words, {**os.environ, **told, **env}, keeper)
     if code == KILLED and has_gone(client.record):  # whoever else killed it, that is not ours to say
         from testbed.keeper.start import sweep
 

@@ -177,6 +177,7 @@ def _press(
     from testbed.check import need_root, need_writable
     from testbed.pressure.report import pressure_report
     from testbed.pressure.subject import load_pressed
+    from testbed.report.outputs import write_output
 
     if json_file is not None:
         need_writable(json_file)
@@ -187,7 +188,7 @@ def _press(
             console.print(Text.assemble((f"{heading:<10}", "bold"), words), soft_wrap=True)
         code, text = pressure_report(pressed, request, console)
     if json_file is not None:
-        json_file.write_text(text, encoding="utf-8")
+        write_output(json_file, text)
     return code
 
 

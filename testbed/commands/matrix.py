@@ -116,7 +116,9 @@ def matrix(
         if json_file in {None, _PRINTED}:
             typer.echo(text)
         elif json_file is not None:
-            json_file.write_text(f"{text}\n", encoding="utf-8")
+            from testbed.report.outputs import write_output
+
+            write_output(json_file, f"{text}\n")
         return
     if json_file == _PRINTED:
         raise UsageError("write --json", "standard output has the table", "name a file")

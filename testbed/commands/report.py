@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from testbed.commands.story import RunName, tell_damage
-from testbed.errors import UsageError, errno_name
 
 if TYPE_CHECKING:
     from testbed.report.page.model import Page
@@ -35,16 +34,14 @@ def report(
 
     The page needs no other file and no network.
     """
+    from testbed.report.outputs import write_output
     from testbed.report.page.html import report_html
     from testbed.runs.reader import open_run
 
     opened = open_run(run)
     tell_damage(opened)
     text = report_html(_page(opened, run))
-    try:
-        output.write_text(text, encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise UsageError(f"write {output}", errno_name(error.errno or 0)) from error
+    write_output(output, text)
     rows, kept = len(opened.end.rows), len(opened.kept)
     typer.echo(
         f"{output}: {rows} verdict{'' if rows == 1 else 's'}, {kept} stor{'y' if kept == 1 else 'ies'}"

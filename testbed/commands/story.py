@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from testbed.errors import UsageError, command, errno_name
+from testbed.errors import UsageError, command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -178,13 +178,11 @@ def _list(run: Run, chosen: Sequence[Kept], asked: str, console: Console) -> Non
 
 def _write_packets(run: Run, chosen: Sequence[Kept], file: Path) -> None:
     """One after the other: a pcapng file is made of sections, each of which says what it holds."""
+    from testbed.report.outputs import write_output
+
     packets = [data for kept in chosen if (data := run.packets(kept.number)) is not None]
     if not packets:
         raise UsageError(f"write {file}", "no packets were kept with the stories chosen")
-    try:
-        with file.open("wb") as to:
-            to.writelines(packets)
-    except OSError as error:
-        raise UsageError(f"write {file}", errno_name(error.errno or 0)) from error
+    write_output(file, b"".join(packets))
     size = sum(map(len, packets))
     typer.echo(f"{file}: the packets of {len(packets)} of {len(chosen)} stories, {size} bytes")

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+from testbed.acquired import acquired
 from testbed.closing import Closing
 from testbed.errors import UsageError
 from testbed.gates.frames import prepared, send_again
@@ -236,6 +237,7 @@ class HoldGate(Gate):
 def _packet_socket(host: Host, stack: ExitStack) -> socket.socket:
     """Not kept: it would keep the namespace of a host that is closed."""
     sock = host.socket(socket.AF_PACKET, socket.SOCK_RAW)
+    acquired("packet socket", sock.fileno())
     stack.callback(host.namespace.let_go, sock)
     return prepared(sock)
 

@@ -9,6 +9,7 @@ import struct
 from contextlib import ExitStack
 from typing import Any
 
+from testbed.acquired import acquired
 from testbed.closing import Closing
 from testbed.deadlines import scaled
 from testbed.errors import TestbedError, UsageError
@@ -24,6 +25,7 @@ class Client(Closing):
     def __init__(self, name: str = "") -> None:
         self.record = choose(name)
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        acquired("socket", self._sock.fileno())
         # Not by Python's own timeout, under which a socket does not wait for its turn.
         self._sock.setsockopt(
             socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(ANSWER_DEADLINE_S), 0)

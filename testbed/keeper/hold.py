@@ -10,11 +10,15 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NoReturn
 
-from testbed.errors import TestbedError
+from testbed.acquired import acquired
+from testbed.bpf.own_cgroups import mark_as_own
+from testbed.ending import undisturbed
+from testbed.errors import TestbedError, starting
 from testbed.keeper.kept import Kept, Placed
 from testbed.keeper.process import be_keeper, hear, new_log, take_name, write_to
 from testbed.keeper.registry import living
 from testbed.keeper.server import Stop
+from testbed.keeper.start import end_child
 from testbed.kernel.cgroup import await_end
 from testbed.kernel.spawner import REPLY_DEADLINE_S
 from testbed.kernel.streams import let_go
@@ -40,19 +44,22 @@ def keep_in_child(
     free = free_name(name)
     log = new_log(free)
     readable, writable = os.pipe2(os.O_CLOEXEC)
+    acquired("pipe", readable)
+    acquired("pipe", writable)
     with ExitStack() as stack:
         stack.callback(os.close, readable)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), undisturbed():
             warnings.simplefilter("ignore", DeprecationWarning)  # other threads: the child has none of them
-            pid = os.fork()
-        if pid == 0:
-            _keep(lab, mesh, tap, attached, free, log, writable)
+            with starting("the lab's keeper"):
+                pid = os.fork()
+            if pid == 0:
+                _keep(lab, mesh, tap, attached, free, log, writable)
+            undo = stack.enter_context(ExitStack())
+            undo.callback(end_child, pid, free)
+        acquired("kept process", pid)
         os.close(writable)
-        try:
-            hear(readable, free, log)
-        except BaseException:
-            os.waitpid(pid, 0)
-            raise
+        hear(readable, free, log)
+        undo.pop_all()
     for each in (mesh, attached, tap, lab):
         if each is not None:
             each.abandon()
@@ -86,10 +93,12 @@ def _keep(
 ) -> NoReturn:
     def keep(_stop: Stop, stack: ExitStack) -> Kept:
         os.setsid()
+        mark_as_own(lab.bench.cgroup)
         let_go(lab.bench.outside)
         write_to(log)
         take_name(name, f"{lab.topology.name} (a test's)", log, stack)
         spawner = os.pidfd_open(lab.bench.spawner.pid)
+        acquired("pidfd", spawner)
         stack.callback(_await_spawner, spawner)
         kept = stack.enter_context(Kept(name, lab.topology.name, lab.bench, lab, ExitStack(), log=str(log)))
         for each in (lab.bench, lab, tap, attached, mesh):

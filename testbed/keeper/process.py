@@ -14,7 +14,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
 
-from testbed.errors import TestbedError
+from testbed.acquired import acquired
+from testbed.errors import TestbedError, machine_error, ran_out
 from testbed.keeper import protocol
 from testbed.keeper.kept import Kept
 from testbed.keeper.registry import Record, register, socket_path, survey
@@ -50,13 +51,20 @@ def be_keeper(name: str, log: Path, tell: int, keep: Callable[[Stop, ExitStack],
     except TestbedError as error:
         _tell_error(tell, error)
     except BaseException as error:  # noqa: BLE001 (it is told, and kept in the log)
-        traceback.print_exc()
-        why = f"a fault in the testbed itself: {type(error).__name__}: {error}"
-        _tell_error(tell, TestbedError(f"keep the lab {name}", why, f"please report it, with {log}"))
+        if ran_out(error) is None:
+            traceback.print_exc()
+        _tell_error(tell, _in_words(error, name, log))
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _in_words(error: BaseException, name: str, log: Path) -> TestbedError:
+    if ran_out(error) is not None:
+        return machine_error(f"keep the lab {name}", error)
+    why = f"a fault in the testbed itself: {type(error).__name__}: {error}"
+    return TestbedError(f"keep the lab {name}", why, f"please report it, with {log}")
 
 
 def own_record(name: str, topology: str) -> Record:
@@ -76,7 +84,7 @@ def take_name(name: str, topology: str, log: Path, stack: ExitStack) -> None:
     def remove_empty(kind: type[BaseException] | None, *_: object) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
-        if (kind is None or issubclass(kind, Stopped)) and log.exists() and log.stat().st_size == 0:
+        if (kind is None or issubclass(kind, Stopped)) and log.is_file() and log.stat().st_size == 0:
             log.unlink()
 
     stack.push(remove_empty)
@@ -95,6 +103,7 @@ def listen(name: str) -> socket.socket:
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(str(path))
+    acquired("file", path)
     listener.listen(_BACKLOG)
     return listener
 

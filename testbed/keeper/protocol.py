@@ -8,6 +8,7 @@ last, behind ``{"version": 1, "memory": true}``. What `watch` asked for comes in
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -17,7 +18,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from testbed.errors import ExitCode, TestbedError, UsageError, command
+from testbed.acquired import acquired
+from testbed.errors import ExitCode, MachineError, TestbedError, UsageError, command, errno_name
+from testbed.visible import dotted_place, one_line
 
 VERSION = 1
 PACKET = 60_000  # bytes: a third of what a socket's buffer takes at least
@@ -96,10 +99,11 @@ def parse_request(data: bytes) -> Request:
         return _REQUESTS.validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"][1:]))
+        where = dotted_place(first["loc"][1:])
         if where == "version":
             raise _other_version() from error
-        raise UsageError("read a request", f"{where}: {first['msg']}" if where else first["msg"]) from error
+        why = one_line(f"{where}: {first['msg']}" if where else first["msg"])
+        raise UsageError("read a request", why) from error
 
 
 def _other_version() -> UsageError:
@@ -116,6 +120,7 @@ def send(sock: socket.socket, message: Mapping[str, object], fds: Sequence[int] 
     with ExitStack() as stack:
         if len(text) > PACKET:
             memory = os.memfd_create("answer", os.MFD_CLOEXEC)
+            acquired("memory", memory)
             stack.callback(os.close, memory)
             with os.fdopen(os.dup(memory), "wb") as file:
                 file.write(text)
@@ -132,12 +137,18 @@ def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]]:
 
     `UsageError` for one of another version.
     """
-    data, fds, _, _ = socket.recv_fds(sock, PACKET + 1, _FDS, socket.MSG_CMSG_CLOEXEC)
+    data, fds, flags, _ = socket.recv_fds(sock, PACKET + 1, _FDS, socket.MSG_CMSG_CLOEXEC)
     if not data:
         raise EOFError
+    if flags & socket.MSG_CTRUNC:
+        for fd in fds:
+            os.close(fd)
+        raise MachineError("take the descriptors of an answer", errno_name(errno.EMFILE))
     with ExitStack() as stack:
         for fd in fds:
+            acquired("descriptor", fd)
             stack.callback(os.close, fd)
+        memory = None
         try:
             message = json.loads(data)
             if message.get("memory"):
@@ -148,8 +159,9 @@ def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]]:
         if message.get("version") != VERSION:
             raise _other_version()
         if fds:
-            kept = stack.pop_all()  # the caller's, but for the memory's
-            del kept
+            stack.pop_all()  # the caller's, but for the memory's
+            if memory is not None:
+                os.close(memory)
     return message, fds
 
 

@@ -6,6 +6,7 @@ however that ends. Beside it is the socket that the keeper answers on.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -14,7 +15,8 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from testbed.errors import MachineError, TestbedError, UsageError, command, errno_name
+from testbed.acquired import acquired
+from testbed.errors import MachineError, TestbedError, UsageError, command, machine_error
 from testbed.keeper.words import unknown, uptime
 from testbed.kernel import ownership
 
@@ -67,6 +69,7 @@ def register(record: Record, stack: ExitStack) -> None:
             if owner is not None:
                 raise taken(owner) from None
             continue  # it was a dead one's, which is reaped now
+        acquired("record", _record_path(record.name))
         stack.callback(_remove, record.name)
         return
 
@@ -86,15 +89,13 @@ def _locked_nameless(record: Record, stack: ExitStack) -> int:
         ownership.REGISTRY.mkdir(mode=0o755, exist_ok=True)
         folder().mkdir(mode=0o700, exist_ok=True)
         fd = os.open(folder(), os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        acquired("descriptor", fd)
         stack.callback(os.close, fd)
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.write(fd, json.dumps(asdict(record)).encode())
     except OSError as error:
-        raise MachineError(
-            f"register the lab {record.name} in {folder()}",
-            errno_name(error.errno or 0),
-            "run as root, with a writable /run",
-        ) from error
+        fix = "" if error.errno == errno.ENOSPC else "run as root, with a writable /run"
+        raise machine_error(f"register the lab {record.name} in {folder()}", error, fix, folder()) from error
     return fd
 
 

@@ -19,11 +19,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+from testbed.acquired import acquired
 from testbed.closing import Closing
-from testbed.errors import TestbedError, UsageError
+from testbed.ending import SIGNALS, heard
+from testbed.errors import TestbedError, UsageError, machine_error, ran_out
 from testbed.keeper import answers, protocol
 from testbed.keeper.kept import Kept
 from testbed.keeper.links import find_link, impair
+from testbed.keeper.listener import Listener
 from testbed.keeper.live import Batch, Live, Programs, as_json, drop_unwatched, unwatched_filenos
 from testbed.keeper.maps import all_maps, one_map
 from testbed.kmesh.abi import Absent
@@ -45,9 +48,12 @@ class Stop:
     def __init__(self) -> None:
         self.requested = False
         self._readable, wakeup = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        acquired("pipe", self._readable)
+        acquired("pipe", wakeup)
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in SIGNALS:
             signal.signal(number, self._note)
+        heard()
 
     def _note(self, *_: object) -> None:
         self.requested = True
@@ -70,6 +76,8 @@ class _Client:
     wants: Callable[[Batch], list[Message]] | None = None
     is_last: bool = False
     """What is unsent is the last that it gets."""
+    refusal: TestbedError | None = None
+    """What it is told, whatever it asks."""
 
 
 class Server(Closing):
@@ -77,13 +85,12 @@ class Server(Closing):
 
     def __init__(self, kept: Kept, listener: socket.socket, stop: Stop) -> None:
         self._kept = kept
-        self._listener = listener
+        self._listener = Listener(listener, kept.name)
         self._stop = stop
         self._clients: dict[int, _Client] = {}
         self._live: Live | None = None
         self._undo = ExitStack()
         self._programs = self._undo.enter_context(Programs())
-        listener.setblocking(False)
 
     def run(self) -> None:
         """Until it is to stop."""
@@ -102,7 +109,8 @@ class Server(Closing):
     def _poll(self) -> list[tuple[int, int]]:
         poll = select.poll()
         poll.register(self._stop, select.POLLIN)
-        poll.register(self._listener, select.POLLIN)
+        if self._listener.fileno() >= 0:
+            poll.register(self._listener, select.POLLIN)
         for fd in unwatched_filenos(self._kept) if self._live is None else self._live.filenos():
             poll.register(fd, select.POLLIN)
         for client in self._clients.values():
@@ -110,12 +118,12 @@ class Server(Closing):
         return poll.poll()
 
     def _accept(self) -> None:
-        try:
-            sock, _ = self._listener.accept()
-        except OSError:  # it has gone again, or there is no descriptor left for it: it asks once more
+        accepted = self._listener.accept()
+        if accepted is None:
             return
+        sock, refusal = accepted
         sock.setblocking(False)
-        client = _Client(sock)
+        client = _Client(sock, refusal=refusal)
         self._clients[sock.fileno()] = client
         if len(self._clients) > _CLIENTS:
             error = TestbedError(f"ask the lab {self._kept.name}", f"{_CLIENTS} clients ask it already")
@@ -125,6 +133,7 @@ class Server(Closing):
     def _let_go(self, client: _Client) -> None:
         self._clients.pop(client.sock.fileno(), None)
         client.sock.close()
+        self._listener.restore()
         if self._live is not None and not any(each.wants for each in self._clients.values()):
             self._live.close()
             self._live = None
@@ -150,11 +159,13 @@ class Server(Closing):
             self._let_go(client)  # it asks on, and reads no answer
             return
         try:
-            protocol.send(client.sock, answer, fds)
+            _send(client.sock, answer, fds)
         except OSError:
             self._let_go(client)
 
     def _answer(self, client: _Client, request: protocol.Request) -> tuple[Message, Sequence[int]]:
+        if client.refusal is not None:
+            raise client.refusal
         match request:
             case protocol.Enter(host=name):
                 host = self._kept.host(name)
@@ -235,6 +246,17 @@ class Server(Closing):
                 self._flush(client)
             self._let_go(client)
         self._undo.close()
+        self._listener.close()
+
+
+def _send(sock: socket.socket, answer: Message, fds: Sequence[int]) -> None:
+    """An answer; a long one takes a descriptor more, and where there is none this is said instead."""
+    try:
+        protocol.send(sock, answer, fds)
+    except OSError as error:
+        if ran_out(error) is None:
+            raise
+        protocol.send(sock, protocol.error_message(machine_error("answer", error)))
 
 
 def _as_error(error: BaseException) -> TestbedError:

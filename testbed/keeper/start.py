@@ -11,8 +11,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
 
+from testbed.acquired import acquired
 from testbed.deadlines import scaled
-from testbed.errors import TestbedError
+from testbed.ending import undisturbed
+from testbed.errors import TestbedError, need_descriptors, need_memory, starting
 from testbed.keeper.kept import Kept
 from testbed.keeper.process import be_keeper, hear, new_log, take_name, write_to
 from testbed.keeper.registry import Record, living, survey, taken
@@ -20,9 +22,12 @@ from testbed.keeper.server import Stop, Stopped
 from testbed.keeper.setup import Plan, bring_up
 from testbed.kernel.cgroup import await_end, cgroup_root
 from testbed.kernel.ownership import reap
+from testbed.kernel.privileges import needing
 from testbed.kernel.syscalls import die_with_parent, pidfd_send_signal
 
 END_DEADLINE_S = scaled(15.0)
+_MEMORY = 64 << 20  # bytes
+_DESCRIPTORS = 16  # with less, not even what a keeper says of it can be said
 
 
 def start(plan: Plan) -> Any:
@@ -33,25 +38,39 @@ def start(plan: Plan) -> Any:
     """
     if (owner := living(plan.name)) is not None:
         raise taken(owner)
+    need_descriptors(_DESCRIPTORS, f"bring up the lab {plan.name}")
+    need_memory(_MEMORY, f"bring up the lab {plan.name}")
     log = new_log(plan.name)
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
     with ExitStack() as stack:
         readable, writable = os.pipe2(os.O_CLOEXEC)
+        acquired("pipe", readable)
+        acquired("pipe", writable)
         stack.callback(os.close, readable)
-        pid = os.fork()
-        if pid == 0:
-            _keep(plan, log, writable, parent)
+        with undisturbed():
+            with starting("the lab's keeper"):
+                pid = os.fork()
+            if pid == 0:
+                _keep(plan, log, writable, parent)
+            undo = stack.enter_context(ExitStack())
+            undo.callback(end_child, pid, plan.name)
+        acquired("kept process", pid)
         os.close(writable)
-        pidfd = os.pidfd_open(pid)
-        stack.callback(os.close, pidfd)
-        try:
-            return hear(readable, plan.name, log)
-        except BaseException:
-            end(pidfd, plan.name)
-            os.waitpid(pid, 0)
-            raise
+        heard = hear(readable, plan.name, log)
+        undo.pop_all()
+    return heard
+
+
+def end_child(pid: int, name: str) -> None:
+    """Ends a keeper that this process has forked, and waits for it; harmless where it has ended."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        end(pidfd, name)
+        os.waitpid(pid, 0)
+    finally:
+        os.close(pidfd)
 
 
 def _keep(plan: Plan, log: Path, tell: int, parent: int) -> NoReturn:
@@ -97,10 +116,12 @@ def take_down(record: Record) -> None:
         pidfd = os.pidfd_open(record.pid)
     except ProcessLookupError:
         return
+    acquired("pidfd", pidfd)
     with ExitStack() as stack:
         stack.callback(os.close, pidfd)
         if living(record.name) == record:  # so the number is still its keeper's
-            end(pidfd, record.name)
+            with needing(f"take the lab {record.name} down", "CAP_KILL"):
+                end(pidfd, record.name)
 
 
 def sweep() -> list[Record]:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
 import time
 from collections.abc import Iterable
 
-from testbed.errors import MachineError, UsageError
+from testbed.errors import UsageError
+from testbed.kernel.privileges import need
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 
 
 def need_root(what: str) -> None:
-    """`MachineError` for anybody else: labs are root's."""
-    if os.geteuid() != 0:
-        raise MachineError(what, "labs are root's: run it with sudo")
+    """`MachineError` for who has not the capabilities of root: labs are root's."""
+    need(what, why="labs are root's: run it with sudo")
 
 
 def unknown(what: str, why: str, given: str, names: Iterable[str], kind: str) -> UsageError:

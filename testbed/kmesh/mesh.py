@@ -30,6 +30,7 @@ from testbed.kmesh.views import ManagedSet, SockhashKeys, StorageMap, Stream, Ve
 from testbed.lab.family import Address, ConnTuple, Family
 from testbed.lab.host import Host
 from testbed.lab.lab import Lab
+from testbed.lab.strangers import need_no_strangers
 from testbed.lab.wait import DEADLINE_S, Awaited
 
 T = TypeVar("T")
@@ -80,6 +81,7 @@ class Mesh(Closing):
         self.programs = program_set
         self.ledger = Ledger()
         self._judged = 0
+        need_no_strangers(f"attach {program_set.origin}", lab)
         with ExitStack() as stack:
             program_set.in_use = True
             stack.callback(setattr, program_set, "in_use", False)

@@ -5,10 +5,12 @@ A record and a change are told at the callback that they come of, where there is
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 
+from testbed.bpf.kinds import ProgramKind
 from testbed.bpf.maps import Map
 from testbed.kernel.sockdiag import TcpState
 from testbed.kmesh.abi import Absent, Direction, Verdict
@@ -30,25 +32,50 @@ from testbed.observe.maps import Change, MapWatch
 
 _WATCHED: tuple[Role, ...] = ("managed", "auth_results", "sockhash", "original_destinations", "metrics")
 _ACTED_ON = {Op.TCP_CONNECT, Op.ACTIVE_ESTABLISHED, Op.PASSIVE_ESTABLISHED, Op.STATE}
+# What is not called when data is sent on a connection. sk_msg is, but for the sockets of a sockhash alone.
+_BLIND_TO_SENDS = {ProgramKind.SOCKOPS, ProgramKind.CONNECT4, ProgramKind.CONNECT6, ProgramKind.SK_MSG}
 _Sockets = Callable[[], AbstractContextManager[list[tuple[int, int]]]]
 _MANY = 64  # sockets whose storage is read each time
 _Key = tuple[ConnTuple, Direction, TcpState]
 
 
 class MeshTeller:
-    """Watches the set at work in a lab. ``sockets`` gives cookie and descriptor of the test's open ones."""
+    """Watches the set at work in a lab. ``sockets`` gives cookie and descriptor of the test's open ones.
+
+    ``is_quiet`` tells whether there has been no callback since somebody has looked.
+    """
 
     def __init__(
-        self, mesh: Mesh, sockets: Callable[[], AbstractContextManager[list[tuple[int, int]]]]
+        self,
+        mesh: Mesh,
+        sockets: Callable[[], AbstractContextManager[list[tuple[int, int]]]],
+        is_quiet: Callable[[], bool] = lambda: False,
     ) -> None:
         self._mesh = mesh
         self._sockets = sockets
+        self._is_quiet = is_quiet
         maps: dict[str, Map] = {role: found for role in _WATCHED if (found := mesh.map_of(role)) is not None}
         self._watch = MapWatch(maps)
         self._storages: dict[int, bytes] = {}
         self._storage_changes: list[Change] = []
         self._storage_map = mesh.map_of("storage")
-        mesh.ledger.around = self.note
+        self._sends_are_seen = any(
+            each.kind not in _BLIND_TO_SENDS for each in mesh.programs.programs.values()
+        )
+        mesh.ledger.around = self._around
+
+    def sent(self) -> None:
+        """Data that was sent is seen by sk_msg programs, and by them only where the sockhash has a socket."""
+        if self._sends_are_seen or not self._watch.is_empty("sockhash"):
+            self.note()
+
+    def _around(self, by_user: bool) -> None:
+        """Before user space changes something, and behind that."""
+        now = time.monotonic_ns()
+        if by_user or not self._is_quiet() or self._sends_are_seen or not self._watch.is_empty("sockhash"):
+            self.note(by_user)
+        else:
+            self._watch.unchanged(now)
 
     def close(self) -> None:
         """What user space does from now on is not noted."""

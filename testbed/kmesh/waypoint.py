@@ -13,6 +13,7 @@ from socket import AF_UNIX, SOCK_SEQPACKET, socketpair
 from socket import socket as Socket
 from typing import Any
 
+from testbed.acquired import acquired
 from testbed.closing import Closing
 from testbed.errors import TestbedError, UsageError
 from testbed.kmesh.records import Destination
@@ -62,6 +63,8 @@ class Waypoint(Closing):
             self._told = stack.enter_context(_Text("told"))
             self._stderr = stack.enter_context(_Text("stderr"))
             self._control, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET)
+            acquired("socket", self._control.fileno())
+            acquired("socket", theirs.fileno())
             stack.enter_context(self._control)
             with theirs:
                 self._process = self._start(theirs, port)
@@ -143,6 +146,7 @@ class _Text(Closing):
 
     def __init__(self, name: str) -> None:
         self.fd = os.memfd_create(name, os.MFD_CLOEXEC)
+        acquired("memory", self.fd)
         self._last: str | None = None
 
     @property

@@ -14,6 +14,7 @@ from testbed.matrix.details import print_guests
 from testbed.matrix.files import Outputs
 from testbed.matrix.model import MatrixResult
 from testbed.matrix.request import Subject
+from testbed.report.one_family import not_done
 
 
 def check_in_guest(request: CheckRequest, kernel: str, modules: Path | None, console: Console) -> ExitCode:
@@ -38,10 +39,11 @@ def check_in_guest(request: CheckRequest, kernel: str, modules: Path | None, con
         request.family,
         request.expression,
         modules,
+        request.quick,
     )
     jobs = int(request.workers) if request.workers.isdecimal() else 0
     asked = Request((kernel,), subject=subject, jobs=jobs, outputs=Outputs(junit=request.junit))
-    return concluded(*gather(asked, console), lambda matrix: _print(console, request, matrix))
+    return concluded(gather(asked, console), lambda matrix: _print(console, request, matrix))
 
 
 def _print(console: Console, request: CheckRequest, matrix: MatrixResult) -> None:
@@ -49,5 +51,6 @@ def _print(console: Console, request: CheckRequest, matrix: MatrixResult) -> Non
     for column in matrix.cells:
         where = f"Linux {column.guest.release or column.label} in a guest"
         facts = (matrix.origin, where, *matrix.notes)
-        print_results(console, list(column.results), families, facts, matrix.seconds)
+        left_out = not_done(families) if request.quick else ""
+        print_results(console, list(column.results), families, facts, matrix.seconds, left_out=left_out)
     print_guests(console, matrix.cells)

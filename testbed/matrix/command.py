@@ -36,6 +36,7 @@ from testbed.matrix.plan import default_jobs, plan, worth_shares
 from testbed.matrix.request import Subject
 from testbed.matrix.run import Submit, on_this_machine, run_cells
 from testbed.matrix.table import matrix_tables
+from testbed.report.outputs import Unwritten
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,21 @@ def list_kernels(request: Request, *, as_json: bool) -> str:
 def run_matrix(request: Request, console: Console) -> ExitCode:
     """Runs it, shows it and writes it. Returns the exit code; `TestbedError` when nothing could run."""
     return concluded(
-        *gather(request, console), lambda matrix: print_matrix(console, matrix, full=request.full)
+        gather(request, console), lambda matrix: print_matrix(console, matrix, full=request.full)
     )
 
 
-def gather(request: Request, console: Console) -> tuple[MatrixResult, bool]:
-    """Runs and writes it, showing how it goes; with whether Ctrl-C ended it. Errors as `run_matrix`."""
+@dataclass(frozen=True)
+class Gathered:
+    """A matrix that was run, whether Ctrl-C ended it, and what of it could not be written."""
+
+    matrix: MatrixResult
+    interrupted: bool
+    unwritten: Unwritten
+
+
+def gather(request: Request, console: Console) -> Gathered:
+    """Runs and writes it, showing how it goes. Errors as `run_matrix`."""
     request.outputs.need_writable()
     scenarios = request.subject.validate()
     chosen = choose(wanted(request.kernels, everything=request.everything))
@@ -86,17 +96,20 @@ def gather(request: Request, console: Console) -> tuple[MatrixResult, bool]:
     notes = (work.note, *([f"interrupted before {', '.join(waiting)}"] if waiting else ()))
     seconds = time.monotonic() - start
     matrix = MatrixResult(tuple(without_false_skips(columns)), request.subject.origin, seconds, notes)
-    request.outputs.write(matrix)
-    return matrix, interrupted
+    unwritten = Unwritten()
+    with unwritten.kept_back():
+        request.outputs.write(matrix)
+    return Gathered(matrix, interrupted, unwritten)
 
 
-def concluded(matrix: MatrixResult, interrupted: bool, show: Callable[[MatrixResult], None]) -> ExitCode:
-    """Shows it, and tells what it comes to."""
-    show(matrix)
-    if interrupted:
+def concluded(gathered: Gathered, show: Callable[[MatrixResult], None]) -> ExitCode:
+    """Shows it, and tells what it comes to; what could not be written is raised after that."""
+    show(gathered.matrix)
+    gathered.unwritten.tell()
+    if gathered.interrupted:
         sys.stderr.write("testbed: interrupted; what had been run is shown above\n")
         return ExitCode.INTERRUPTED
-    return exit_code(matrix)
+    return exit_code(gathered.matrix)
 
 
 @dataclass(frozen=True)

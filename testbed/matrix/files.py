@@ -14,6 +14,7 @@ from testbed.matrix.junit import to_junit
 from testbed.matrix.markdown import to_markdown
 from testbed.matrix.model import MatrixResult
 from testbed.matrix.rows import VERDICTS, ran_nowhere
+from testbed.report.outputs import Unwritten, add_output, write_output
 from testbed.report.results import Result, short_name
 
 SUMMARY = "GITHUB_STEP_SUMMARY"  # the file that GitHub Actions shows below a step
@@ -36,17 +37,22 @@ class Outputs:
                 need_writable(file)
 
     def write(self, matrix: MatrixResult) -> None:
-        """All that were asked for. The summary is added to what other commands of the step have written."""
-        makers: list[tuple[Path | None, Callable[[MatrixResult], str], str]] = [
-            (self.html, to_html, "w"),
-            (self.junit, to_junit, "w"),
-            (self.json, to_json, "w"),
-            (self.summary, to_markdown, "a"),
+        """All that were asked for; only then the error of the first that could not be is raised.
+
+        The summary is added to what other commands of the step have written.
+        """
+        makers: list[tuple[Path | None, Callable[[MatrixResult], str], Callable[[Path, str], None]]] = [
+            (self.html, to_html, write_output),
+            (self.junit, to_junit, write_output),
+            (self.json, to_json, write_output),
+            (self.summary, to_markdown, add_output),
         ]
-        for file, make, mode in makers:
+        unwritten = Unwritten()
+        for file, make, write in makers:
             if file is not None:
-                with file.open(mode, encoding="utf-8", errors="backslashreplace") as output:
-                    output.write(make(matrix))
+                with unwritten.kept_back():
+                    write(file, make(matrix))
+        unwritten.tell()
 
 
 def step_summary() -> Path | None:

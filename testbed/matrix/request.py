@@ -29,6 +29,7 @@ class Subject:
     family: str = ""
     expression: str = ""
     modules: Path | None = None
+    quick: bool = False
 
     @property
     def origin(self) -> str:
@@ -39,7 +40,12 @@ class Subject:
     def selection(self) -> Selection:
         """Which scenarios, and how; the objects are sent beside it."""
         return Selection(
-            self.family, self.expression, self.abi, tail_calls=self.tail_calls, inner_maps=self.inner_maps
+            self.family,
+            self.expression,
+            self.abi,
+            tail_calls=self.tail_calls,
+            inner_maps=self.inner_maps,
+            quick=self.quick,
         )
 
     def validate(self) -> int:

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from testbed.errors import ExitCode, UsageError, errno_name
+from testbed.errors import ExitCode, UsageError
 from testbed.mutants.build import cpus
 from testbed.mutants.campaign import Campaign, demand_all_pass, remove_what_the_killed_left
 from testbed.mutants.model import Built, Mutant, Verdict
@@ -23,6 +23,7 @@ from testbed.mutants.score import Score
 from testbed.mutants.subject import Prepared, Subject, era_of, of_objects, of_sources
 from testbed.mutants.suite import with_scenarios
 from testbed.mutants.twins import one_of_each, with_twins
+from testbed.report.outputs import write_output
 from testbed.report.session import Selection
 
 HAND_PICKED = "hand-picked"
@@ -199,7 +200,4 @@ class _Measurement:
         path = self._request.json_file
         if path is None:
             return
-        try:
-            path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"write {path}", errno_name(error.errno or 0)) from error
+        write_output(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from testbed.acquired import acquired
 from testbed.closing import Closing
 from testbed.mutants.model import Failure
 from testbed.mutants.runs import Run, start
@@ -94,6 +95,7 @@ class Pool(Closing):
         """Begins a run in a child of its own."""
         pid, pipe, printed = start(self._session, run, self.rejected)
         pidfd = os.pidfd_open(pid)
+        acquired("pidfd", pidfd)
         self._children[pid] = _Child(run, pid, pidfd, pipe, printed, time.monotonic())
 
     def wait(self, longest: float) -> Iterator[Ended]:

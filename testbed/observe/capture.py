@@ -22,6 +22,7 @@ from contextlib import ExitStack
 from socket import AF_PACKET, SOCK_RAW, SOL_SOCKET, htons
 from typing import NamedTuple
 
+from testbed.acquired import acquired
 from testbed.bpf.elf.loader import LoadOptions, ObjectLoader
 from testbed.bpf.maps import Map, RingReader
 from testbed.bpf.program_set import Program
@@ -156,6 +157,7 @@ class Capture(Closing):
         """
         alone = len(seen) == 1
         sock = host.namespace.socket(AF_PACKET, SOCK_RAW, 0 if alone else htons(_ETH_P_ALL))
+        acquired("packet socket", sock.fileno())
         stack.callback(host.namespace.let_go, sock)
         sock.setsockopt(SOL_SOCKET, _SO_ATTACH_BPF, program.fd)
         for number in seen:

@@ -42,6 +42,14 @@ class MapWatch:
         self._content = {name: contents(each) for name, each in maps.items()}
         self.since_ns = time.monotonic_ns()
 
+    def is_empty(self, name: str) -> bool:
+        """Whether there was nothing in that map when it was read last; also where it is not watched."""
+        return not self._content.get(name)
+
+    def unchanged(self, until_ns: int) -> None:
+        """Nothing can have changed them from the last time until then."""
+        self.since_ns = until_ns
+
     def note(self, by_user: bool = False, *, last: bool = False) -> None:
         """Something can have changed them: the program, or user space. ``last`` reads large ones too."""
         for name, (each, reader) in self._maps.items():

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
-from testbed.errors import UsageError, errno_name
+from testbed.errors import file_error
 from testbed.observe.capture import Frame
 
 _SECTION, _INTERFACE, _PACKET = 0x0A0D0D0A, 1, 6
@@ -33,7 +33,7 @@ def write_pcapng(
     """Writes frames in their order. ``comments`` are by a frame's number, from 0; ``link_names`` by link.
 
     ``wall_ns`` is what CLOCK_REALTIME was ahead of CLOCK_MONOTONIC: a file's times are of the wall clock.
-    `UsageError` when the file cannot be written; it is left half done then.
+    `file_error` when the file cannot be written; it is left half done then.
     """
     with ExitStack() as stack:
         try:
@@ -41,7 +41,7 @@ def write_pcapng(
             for block in _blocks(frames, comments, wall_ns, link_names):
                 stream.write(block)
         except OSError as error:
-            raise UsageError(f"write {to}", errno_name(error.errno or 0)) from error
+            raise file_error(f"write {to}", error) from error
 
 
 def _blocks(

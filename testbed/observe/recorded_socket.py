@@ -6,7 +6,7 @@ import socket
 import threading
 from collections.abc import Callable
 from functools import wraps
-from socket import SO_ERROR, SO_SNDTIMEO, SOL_SOCKET
+from socket import SO_ERROR, SO_SNDTIMEO, SOCK_STREAM, SOL_SOCKET
 from time import monotonic_ns
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakSet
@@ -75,7 +75,7 @@ def _recorded(name: str) -> Callable[..., Any]:
 class RecordedSocket(Socket):
     """A socket that notes the calls made on it. Without a log it is a plain one."""
 
-    __slots__ = ("cookie", "host", "log")
+    __slots__ = ("cookie", "host", "is_stream", "log")
 
     def __init__(
         self,
@@ -91,6 +91,7 @@ class RecordedSocket(Socket):
         self.log = log
         self.host = host
         self.cookie = socket_cookie(self) if log is not None else 0
+        self.is_stream = type == SOCK_STREAM  # for who asks often: the property makes an enum of it
 
     def noted(
         self,
@@ -168,7 +169,7 @@ class RecordedSocket(Socket):
         """As that of socket; it notes its calls too."""
         made = super().dup()
         assert isinstance(made, RecordedSocket)
-        made.log, made.host, made.cookie = self.log, self.host, self.cookie
+        made.log, made.host, made.cookie, made.is_stream = self.log, self.host, self.cookie, self.is_stream
         return made
 
     def getsockopt(self, *args: Any) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from socket import SOCK_STREAM
 from typing import Protocol
 
 from testbed.closing import Closing
@@ -34,7 +33,10 @@ class Teller(Protocol):
     """Somebody who knows more of what happened: the program set's own records and maps, for example."""
 
     def note(self) -> None:
-        """The test has made a call: time to look."""
+        """The test has made a call that programs had a part in: time to look."""
+
+    def sent(self) -> None:
+        """The test has sent data, and there was no callback: something to look at for some sets."""
 
     def tell(self, callbacks: Sequence[Callback]) -> Iterator[Event]:
         """Everything so far."""
@@ -85,14 +87,20 @@ class Recorder(Closing):
         """The maps can have changed where there was a callback, or data was sent through a program."""
         name = self.calls.raw[-1][4]
         if name not in _BY_THE_WAY:
-            count = self.tap.taken()
-            if count != self._noted or name.startswith("send"):
-                self._noted = count
+            if not self.is_quiet():
                 for teller in self._tellers:
                     teller.note()
+            elif name.startswith("send"):
+                for teller in self._tellers:
+                    teller.sent()
         self._calls_until_read -= 1
         if not self._calls_until_read:
             self.read()
+
+    def is_quiet(self) -> bool:
+        """Whether there has been no callback since somebody looked last; whoever asks looks now."""
+        before, self._noted = self._noted, self.tap.taken()
+        return before == self._noted
 
     def read(self) -> None:
         """Takes in what has come. Where a ring was full, the story is not whole and says so."""
@@ -115,7 +123,7 @@ class Recorder(Closing):
             yield []
             return
         try:
-            there = [(each.cookie, each.fileno()) for each in self.calls.sockets if each.type == SOCK_STREAM]
+            there = [(each.cookie, each.fileno()) for each in self.calls.sockets if each.is_stream]
             yield [(cookie, fd) for cookie, fd in there if fd >= 0]
         finally:
             self.calls.lock.release()

@@ -5,6 +5,7 @@ With xdist the process that reports has collected nothing itself.
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Generator, Sequence
 from dataclasses import astuple, dataclass
@@ -70,6 +71,10 @@ def about(item: pytest.Item) -> About:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         item.user_properties.append((_PROPERTY, json.dumps(astuple(about(item)))))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what is there by now stays: no need to look through it again and again
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from testbed.errors import EventsLost, UsageError, WaitExpired, command, errno_name
+from testbed.errors import EventsLost, UsageError, WaitExpired, command, errno_name, file_error
 from testbed.report.about import about
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ STORY_SECTION = "story"  # of a report
 KEPT, CAPSULE, HELD = "testbed_kept", "testbed_capsule", "testbed_held"
 KEPT_RUN: pytest.StashKey[Path] = pytest.StashKey()
 """Of the run's stash: the folder that its stories are in, if there are any."""
+UNKEPT: pytest.StashKey[str] = pytest.StashKey()
+"""Of the run's stash: why not everything could be kept: the first such error."""
 ITEM: pytest.StashKey[pytest.Item] = pytest.StashKey()
 """Of the run's stash: the test that runs."""
 ORACLE: pytest.StashKey[Oracle] = pytest.StashKey()
@@ -58,9 +60,7 @@ def need_folders(record: str, run: Path | None, capsule: Path | None) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UsageError(
-                f"make the directory {folder} ({option})", errno_name(error.errno or 0)
-            ) from error
+            raise file_error(f"make the directory {folder} ({option})", error) from error
         if option == "--run" and any(folder.iterdir()):
             raise UsageError(f"keep a run in {folder}", "there is something in it already")
         if not os.access(folder, os.W_OK):
@@ -127,7 +127,7 @@ def telling_mesh(item: pytest.Item, mesh: Mesh) -> Iterator[None]:
     if recorder is not None:
         from testbed.kmesh.telling import MeshTeller
 
-        recorder.add(MeshTeller(mesh, recorder.open_sockets))
+        recorder.add(MeshTeller(mesh, recorder.open_sockets, recorder.is_quiet))
     item.stash[_MESH] = mesh
     yield
     del item.stash[_MESH]

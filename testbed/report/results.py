@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import gc
 import json
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from testbed.errors import ExitCode, TestbedError
+from testbed.errors import ExitCode, TestbedError, machine_error, ran_out
+from testbed.logs import save_log
 from testbed.report.about import SETUP_ERROR, STORY, VIOLATED, About, about, sent_along
-from testbed.report.recording import CAPSULE, HELD, KEPT_RUN, STORY_SECTION
+from testbed.report.recording import CAPSULE, HELD, KEPT_RUN, STORY_SECTION, UNKEPT
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,21 @@ class Collector:
         self.capsules: list[str] = []
         self.kept: Path | None = None
         self.held = ""
+        self.unkept = ""
+        self._no_verdict: set[str] = set()
         self.fatal: TestbedError | None = None
         self._session: pytest.Session | None = None
+
+    @property
+    def verdicts(self) -> dict[str, Result]:
+        """The results but those of tests that the machine kept from having one."""
+        return {name: each for name, each in self.results.items() if name not in self._no_verdict}
+
+    @property
+    def has_verdicts(self) -> bool:
+        return any(each.outcome in {"passed", "failed"} for each in self.verdicts.values()) or (
+            bool(self.results) and self.fatal is None
+        )
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         self._session = session
@@ -61,10 +75,23 @@ class Collector:
 
     def pytest_unconfigure(self, config: pytest.Config) -> None:
         self.kept = config.stash.get(KEPT_RUN, None)
+        self.unkept = config.stash.get(UNKEPT, "")
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self.items = [(item.nodeid, about(item)) for item in session.items]
-        gc.freeze()  # what is there by now stays: no need to look through it again and again
+
+    def pytest_internalerror(self, excinfo: pytest.ExceptionInfo[BaseException]) -> bool:
+        """A hook has failed, ours or pytest's. True: pytest itself prints nothing of it."""
+        error = excinfo.value
+        if isinstance(error, TestbedError):
+            self.fatal = error
+        elif ran_out(error) is not None:
+            self.fatal = machine_error("run the scenarios", error)
+        else:
+            log = save_log("internal-error", "".join(traceback.format_exception(error)))
+            why = f"a fault in the testbed itself: {type(error).__name__}: {error}"
+            self.fatal = TestbedError("run the scenarios", why, f"please report it, with {log}")
+        return True
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
@@ -78,6 +105,8 @@ class Collector:
             self.fatal.exit_code = ExitCode(code)
             assert self._session is not None, "reports come within a session"
             self._session.shouldstop = "nothing can be run"
+        if SETUP_ERROR in properties:
+            self._no_verdict.add(report.nodeid)
         self.held = self.held or str(properties.get(HELD, ""))
         if CAPSULE in properties:
             self.capsules.append(str(properties[CAPSULE]))

@@ -51,6 +51,8 @@ class Selection:
     capsule: Path | None = None
     under_test: str = ""
     asked_by: str = ""
+    quick: bool = False
+    """Each scenario in one of the families (`testbed.report.one_family`)."""
 
     def arguments(self) -> list[str]:
         """Those of pytest, which runs elsewhere: files are named by their whole paths."""
@@ -59,6 +61,7 @@ class Selection:
         words += [word for name in (*_PLUGINS, *(f"no:{each}" for each in _WITHOUT)) for word in ("-p", name)]
         if self.families:
             words.append(f"--family={self.families}")
+        words += ["--one-family"] if self.quick else []
         if self.expression:
             # a name as it is printed, 4_close::x[v4], is in a module and in a test
             words.append("-k" + _PRINTED_NAME.sub(r"(\1 and \2)", self.expression))

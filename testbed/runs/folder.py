@@ -8,20 +8,23 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import platformdirs
 
-from testbed.errors import MachineError, errno_name
+from testbed.acquired import acquired
+from testbed.errors import MachineError, machine_error, remedy
 
 KEPT = 20
 """As many runs are kept; of those that are older, each new one removes what has ended."""
 RUN_FILE, VERDICTS_FILE, STORIES, PACKETS = "run.json", "verdicts.json", "stories", "packets"
 _NAME = re.compile(r"\d{8}T\d{6}\.\d{3}Z-\d+(-\d+)?")
 _REMOVED = ".removed-"
+DRAFT = ".draft-"
+"""What the name of a file begins with that is being written into a run's folder."""
 
 
 def runs_dir() -> Path:
@@ -46,6 +49,7 @@ def _runs() -> list[Path]:
 def folder_lock(folder: Path) -> Iterator[None]:
     """Holds the lock of a directory (flock), which ends with the process; waits for who has it."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    acquired("descriptor", fd)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield
@@ -77,7 +81,9 @@ def new_folder(named: Path | None = None) -> tuple[Path, int]:
         with folder_lock(runs_dir()):  # what is being made is not pruned before it is locked
             _prune(KEPT - 1)
             folder = _made(place)
+        acquired("kept folder", folder)
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        acquired("kept descriptor", fd)  # the run's lock, which its first failure takes
         fcntl.flock(fd, fcntl.LOCK_EX)
     except OSError as error:
         raise state_error(f"make a folder for the run in {place or runs_dir()}", error) from error
@@ -112,14 +118,28 @@ def _made(place: Path | None) -> Path:
 
 def _prune(most: int) -> None:
     """Removes all but the newest. Those that still run stay, and whatever is no run. The lock is held."""
-    for grave in runs_dir().glob(f"{_REMOVED}*"):  # of one that died at it
-        shutil.rmtree(grave, ignore_errors=True)
+    _tidy()
     runs = _runs()
     for path in runs[: max(0, len(runs) - most)]:
         if path.is_symlink():
             path.unlink()
         elif not is_running(path):
             remove(path)
+
+
+def tidy() -> None:
+    """Removes what runs that were killed had begun to write, or to remove."""
+    with suppress(OSError), folder_lock(runs_dir()):  # there are no runs, or none that this user may touch
+        _tidy()
+
+
+def _tidy() -> None:
+    for grave in runs_dir().glob(f"{_REMOVED}*"):
+        shutil.rmtree(grave, ignore_errors=True)
+    for run in _runs():
+        for draft in run.rglob(f"{DRAFT}*"):
+            if not is_running(run):
+                draft.unlink(missing_ok=True)
 
 
 def remove(folder: Path) -> None:
@@ -131,6 +151,5 @@ def remove(folder: Path) -> None:
 
 def state_error(what: str, error: OSError) -> MachineError:
     """What a person can do about an error of the file system where runs are kept."""
-    return MachineError(
-        what, errno_name(error.errno or 0), "set TESTBED_STATE to a directory that can be written to"
-    )
+    room = remedy(errno.ENOSPC, runs_dir()) + "; or " if error.errno == errno.ENOSPC else ""
+    return machine_error(what, error, f"{room}set TESTBED_STATE to a directory that can be written to")

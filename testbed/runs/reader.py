@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +100,7 @@ def read_folder(folder: Path) -> Run:
 
     def member(name: str) -> bytes | None:
         try:
-            return (folder / name).read_bytes()
+            return _within(folder, name)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -112,6 +114,18 @@ def read_folder(folder: Path) -> Run:
     except OSError as error:
         raise UsageError(f"read {folder / STORIES}", errno_name(error.errno or 0)) from error
     return _read(str(folder), member, numbers, "it is still running" if running else "it was cut short")
+
+
+def _within(folder: Path, name: str) -> bytes:
+    """A plain file of a run's folder: one that came from elsewhere can have links and pipes in it."""
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise UsageError(f"read {path}", "it is a link that leads out of the run's folder")
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise UsageError(f"read {path}", "it is no plain file")
+        return file.read()
 
 
 def archived_run(members: dict[str, bytes], name: str) -> Run:

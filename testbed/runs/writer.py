@@ -7,16 +7,39 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+from testbed.acquired import acquired
 from testbed.closing import Closing
 from testbed.errors import UsageError
 from testbed.observe.events import Story
 from testbed.runs import folder as places
 from testbed.runs.codec import encoded
-from testbed.runs.folder import PACKETS, RUN_FILE, STORIES, VERDICTS_FILE, new_folder, remove, state_error
+from testbed.runs.folder import (
+    DRAFT,
+    PACKETS,
+    RUN_FILE,
+    STORIES,
+    VERDICTS_FILE,
+    new_folder,
+    remove,
+    state_error,
+)
 from testbed.runs.model import Finding, Program, RunInfo, Verdict, Verdicts
+
+
+@contextmanager
+def _drafted(draft: Path, data: bytes) -> Iterator[Path]:
+    """A file that is whole, to be given its name within the block; what has none by then goes."""
+    try:
+        with draft.open("wb") as file:
+            acquired("file", draft)
+            file.write(data)
+        yield draft
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 class RunWriter:
@@ -46,8 +69,7 @@ class RunWriter:
         return number
 
     def _claim(self, data: bytes) -> int:
-        draft = self._draft(STORIES, data)
-        try:
+        with self._draft(STORIES, data) as draft:
             while True:
                 number, self._next = self._next, self._next + 1
                 try:
@@ -55,17 +77,15 @@ class RunWriter:
                     os.link(draft, self.folder / STORIES / f"{number:04}.json")
                 except FileExistsError:
                     continue
+                acquired("kept file", self.folder / STORIES / f"{number:04}.json")
                 return number
-        finally:
-            draft.unlink()
 
-    def _draft(self, room: str, data: bytes) -> Path:
-        draft = self.folder / room / f".draft-{os.getpid()}-{next(self._drafts)}"
-        draft.write_bytes(data)
-        return draft
+    def _draft(self, room: str, data: bytes) -> AbstractContextManager[Path]:
+        return _drafted(self.folder / room / f"{DRAFT}{os.getpid()}-{next(self._drafts)}", data)
 
     def _write(self, path: Path, data: bytes) -> None:
-        self._draft(path.parent.name if path.parent != self.folder else "", data).rename(path)
+        with self._draft(path.parent.name if path.parent != self.folder else "", data) as draft:
+            draft.rename(path)
 
 
 class Recording(RunWriter, Closing):
@@ -80,10 +100,11 @@ class Recording(RunWriter, Closing):
         try:
             for room in (STORIES, PACKETS):
                 (made / room).mkdir()
-            draft = made / f".draft-{os.getpid()}"
-            draft.write_bytes(encoded(info))
-            draft.rename(made / RUN_FILE)
+            with _drafted(made / f"{DRAFT}{os.getpid()}", encoded(info)) as draft:
+                draft.rename(made / RUN_FILE)
         except OSError as error:
+            if self._among_kept:
+                remove(made)
             self.close()
             raise state_error(f"begin a run in {made}", error) from error
         super().__init__(made)

@@ -25,12 +25,15 @@ from tests.machine import cgroups_of
 Edit = Callable[[str, str, str], Path]
 NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
 # A mount namespace of its own, for tests that hide what the machine has.
-HIDE = ("unshare", "--mount", "--propagation", "private", "sh", "-c")
+PRIVATE = ("unshare", "--mount", "--propagation", "private")
+HIDE = 'mount -t tmpfs none "$0" && exec "$@"'
+UNMOUNT_CGROUP2 = """umount $(awk '/ - cgroup2 /{print $5}' /proc/self/mountinfo) && exec "$@" """
+WITHOUT_CGROUP2 = (*PRIVATE, "sh", "-c", UNMOUNT_CGROUP2, "sh")
 
 
-def hiding(what: str) -> tuple[str, ...]:
-    """Runs the rest of the command line after ``what`` in a mount namespace of its own."""
-    return (*HIDE, f'{what} && exec "$@"', "sh")
+def hiding(folder: str) -> tuple[str, ...]:
+    """Runs the rest of the command line in a mount namespace of its own, where a directory is empty."""
+    return (*PRIVATE, "sh", "-c", HIDE, folder)
 
 
 def test_a_check_prints_the_table(testbed_command: Run) -> None:
@@ -136,39 +139,37 @@ def test_without_root_it_is_3_in_one_line(testbed_command: Run, command: str) ->
 
 
 def test_without_headers(testbed_command: Run) -> None:
-    done = testbed_command("check", prefix=hiding("mount -t tmpfs none /usr/src"))
+    done = testbed_command("check", prefix=hiding("/usr/src"))
     assert done.returncode == 3
     assert "cannot find kernel headers for bcc" in done.stderr
     assert "apt-get install linux-headers-" in done.stderr
 
 
 def test_without_btf(testbed_command: Run) -> None:
-    done = testbed_command("check", prefix=hiding("mount -t tmpfs none /sys/kernel/btf"))
+    done = testbed_command("check", prefix=hiding("/sys/kernel/btf"))
     assert done.returncode == 3
     assert "cannot find the kernel's BTF (/sys/kernel/btf/vmlinux): ENOENT" in done.stderr
 
 
-UNMOUNT_CGROUP2 = "umount $(awk '/ - cgroup2 /{print $5}' /proc/self/mountinfo)"
-
-
 @pytest.mark.long
 def test_cgroup_v2_mounted_nowhere_is_mounted_privately(testbed_command: Run) -> None:
-    done = testbed_command("check", "-k", "exactly_four", prefix=hiding(UNMOUNT_CGROUP2))
+    done = testbed_command("check", "-k", "exactly_four", prefix=WITHOUT_CGROUP2)
     assert done.returncode == 0, done.stderr
     assert "4 passed" in done.stdout
-    done = testbed_command("doctor", prefix=hiding(UNMOUNT_CGROUP2))
+    done = testbed_command("doctor", prefix=WITHOUT_CGROUP2)
     assert "ok   cgroups   v2, mounted privately" in done.stdout
 
 
 def test_no_cgroup_v2_at_all(testbed_command: Run) -> None:
-    """Without CAP_SYS_ADMIN nothing can be mounted: the nearest to a kernel without cgroup v2."""
-    drop = 'exec setpriv --bounding-set -sys_admin --inh-caps -sys_admin "$@"'
-    done = testbed_command("check", prefix=(*HIDE, f"{UNMOUNT_CGROUP2} && {drop}", "sh"))
+    """In a user namespace it cannot be mounted: the nearest to a kernel without cgroup v2."""
+    prefix = (*WITHOUT_CGROUP2, "unshare", "--user", "--map-root-user")
+    done = testbed_command("check", prefix=prefix)
     assert done.returncode == 3
     assert (
         "cannot find cgroup v2: it is mounted nowhere, and mounting it privately fails with EPERM"
         in done.stderr
     )
+    assert "this process is in a user namespace" in done.stderr
 
 
 def test_without_bcc(testbed_command: Run, tmp_path: Path) -> None:
@@ -208,7 +209,7 @@ def test_doctor_tries_everything(testbed_command: Run) -> None:
 
 
 def test_doctor_says_what_mends_it(testbed_command: Run) -> None:
-    done = testbed_command("doctor", prefix=hiding("mount -t tmpfs none /usr/src"))
+    done = testbed_command("doctor", prefix=hiding("/usr/src"))
     assert done.returncode == 3
     assert "FAIL headers" in done.stdout
     assert "→ apt-get install linux-headers-" in done.stdout
@@ -259,7 +260,7 @@ def test_ctrl_c_shows_what_had_been_run_and_leaves_nothing() -> None:
 
 def test_a_reader_that_has_read_enough() -> None:
     done = subprocess.run(
-        ["sh", "-c", f"{sys.executable} -m testbed check --list | head -n 1"],  # noqa: S607
+        ["sh", "-c", '"$0" -m testbed check --list | head -n 1', sys.executable],  # noqa: S607
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -271,23 +272,24 @@ def test_a_reader_that_has_read_enough() -> None:
 
 @pytest.mark.long
 def test_output_that_cannot_be_written() -> None:
-    def run(redirection: str, **env: str) -> tuple[int, str]:
-        done = subprocess.run(
-            ["sh", "-c", f"{sys.executable} -m testbed check --list {redirection}"],  # noqa: S607
-            cwd=ROOT,
-            env={**os.environ, **env},
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
+    def run(device: str, *prefix: str, **env: str) -> tuple[int, str]:
+        with Path(device).open("wb") as output:
+            done = subprocess.run(
+                [*prefix, sys.executable, "-m", "testbed", "check", "--list"],
+                cwd=ROOT,
+                env={**os.environ, **env},
+                stdout=output,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
         return done.returncode, done.stderr
 
-    assert run(">/dev/full") == (
-        3,
-        "testbed: cannot write what it has to say: ENOSPC (No space left on device)\n",
-    )
-    assert run(">&-") == (0, "")
-    assert run(">/dev/null", PYTHONIOENCODING="ascii") == (0, "")
+    code, said = run("/dev/full")
+    assert code == 3
+    assert said.startswith("testbed: cannot write what it has to say: ENOSPC (No space left on device)\n")
+    assert run("/dev/null", "sh", "-c", 'exec "$0" "$@" >&-') == (0, "")
+    assert run("/dev/null", PYTHONIOENCODING="ascii") == (0, "")
 
 
 def test_a_fault_of_ours_is_one_message_too(testbed_command: Run, edited_checkout: Edit) -> None:

@@ -195,8 +195,8 @@ def test_a_full_disk(cache: Path, tmp_path: Path, testbed_command: Run) -> None:
     size = sum(file.lstat().st_blocks * 512 for file in cache.rglob("*")) // 2**20
     full = tmp_path / "full"
     full.mkdir()
-    script = f'mount -t tmpfs -o size={size + 220}m none "$1" && cp -a "$0/." "$1" && shift && exec "$@"'
-    words = ("unshare", "-m", "sh", "-c", script, str(cache), str(full))
+    script = 'mount -t tmpfs -o "size=$2" none "$1" && cp -a "$0/." "$1" && shift 2 && exec "$@"'
+    words = ("unshare", "-m", "sh", "-c", script, str(cache), str(full), f"{size + 220}m")
     environment = {"TESTBED_CACHE": str(full)}
     done = testbed_command("vm", "--kernel", SERIES, "--", "true", prefix=words, env=environment)
     assert done.returncode == ExitCode.CANNOT_RUN

@@ -277,9 +277,9 @@ def test_an_ordinary_user(published: Archive, public: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a small disk is mounted")
 def test_a_full_disk(archive: Archive, testbed_command: Run, tmp_path: Path) -> None:
-    mount = f'mount -t tmpfs -o size=48k none "{tmp_path}/small" && exec "$@"'
+    mount = 'mount -t tmpfs -o size=48k none "$0" && exec "$@"'
     (tmp_path / "small").mkdir()
-    prefix = ("unshare", "--mount", "--propagation", "private", "sh", "-c", mount, "sh")
+    prefix = ("unshare", "--mount", "--propagation", "private", "sh", "-c", mount, str(tmp_path / "small"))
     environment = {**archive.environment, "TESTBED_CACHE": str(tmp_path / "small")}
     done = testbed_command("kernels", "fetch", "--all", prefix=prefix, env=environment)
     assert done.returncode == 3

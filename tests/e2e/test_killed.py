@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from testbed.ending import SIGNALS, undisturbed
 from testbed.errors import MachineError
 from testbed.kernel.cgroup import cgroup_root
 from testbed.kernel.ownership import REGISTRY, owned_cgroup, reap
@@ -52,21 +54,39 @@ MOMENTS: dict[str, Callable[[int], bool]] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("moment", "number"),
-    [*((moment, signal.SIGKILL) for moment in MOMENTS), ("the scenarios have begun", signal.SIGTERM)],
-)
-def test_nothing_is_left(
-    check: subprocess.Popen[bytes], testbed_command: Run, moment: str, number: signal.Signals
-) -> None:
+@pytest.mark.long
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_nothing_is_left(check: subprocess.Popen[bytes], testbed_command: Run, moment: str) -> None:
+    """As it is seen from outside; `tests.faults.test_killed_anywhere` has the points of its inside."""
     eventually(lambda: MOMENTS[moment](check.pid), awaited=moment, deadline=20)
     held = stopped_belongings(check)
-    check.send_signal(number)
-    check.send_signal(signal.SIGCONT)
+    check.kill()
     check.wait()
     done = testbed_command("gc")
     assert done.returncode == 0, done.stderr
     assert_gone(held)
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+def test_a_signal_before_it_has_begun(number: signal.Signals) -> None:
+    """The launcher holds them back: Python's own start would answer with a traceback."""
+    before = signal.signal(number, lambda *_: None)  # ignored in the background, and that is inherited
+    with (
+        ExitStack() as stack,
+        undisturbed(),  # which is inherited too
+        subprocess.Popen(
+            [sys.executable, "-m", "testbed", "check"],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process,
+    ):
+        stack.callback(signal.signal, number, before)
+        process.send_signal(number)
+        said, _ = process.communicate(timeout=20)
+    assert said == "testbed: interrupted\n"
+    assert process.returncode == 128 + number
 
 
 def stopped_belongings(process: subprocess.Popen[bytes]) -> set[str]:

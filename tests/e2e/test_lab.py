@@ -140,7 +140,7 @@ def test_a_command_can_be_waited_for_and_closed_again(lab: Lab) -> None:
 
 @pytest.mark.parametrize("name", ["INT", "PIPE", "TERM"])
 def test_commands_take_signals_as_usual(lab: Lab, name: str) -> None:
-    done = lab["client"].run(["sh", "-c", f"kill -{name} $$; echo still here"], check=False)
+    done = lab["client"].run(["sh", "-c", 'kill -"$0" $$; echo still here', name], check=False)
     assert (done.code, done.stdout) == (-signal.Signals[f"SIG{name}"], "")
 
 

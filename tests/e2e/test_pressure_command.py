@@ -104,7 +104,7 @@ def test_slices(connections: int, concurrency: int, slices: list[int]) -> None:
         ("--connections 1 --abi main", "use --abi"),
         ("--connections 1 --family v5", "'v5' is no family: choose one of v4, v6, mapped, mapped-client"),
         ("--connections 1 --stall-only nothing", "'nothing' is none of observe, auth_requests, log"),
-        ("--connections 1 --json /nowhere/x", "write /nowhere/x: No such file"),
+        ("--connections 1 --json /nowhere/x", "write /nowhere/x: ENOENT"),
         ("--connections 1 --max-entries km_socket", "it is not MAP=N"),
     ],
 )

@@ -20,8 +20,10 @@ ALL_PYTHON = [
 # A room may import from floors below its own.
 FLOORS = {
     "errors": 0,
-    "acquired": 0,
+    "acquired": -1,
     "logs": 0,
+    "visible": 0,
+    "ending": 0,
     "data": 0,
     "closing": 0,
     "deadlines": 0,

@@ -12,7 +12,7 @@ from testbed.kmesh.catalogue.stage import Stage, await_connected, bind, fails_wi
 from testbed.kmesh.catalogue.traffic import receive
 from testbed.lab.gate import Gate
 from testbed.lab.pair import Connection
-from testbed.lab.segments import inject, nobodys_address, segment
+from testbed.lab.segments import FIN, RST, SYN, inject, nobodys_address, plain_segment
 
 # Documentation/networking/ip-sysctl.rst, tcp_fastopen: client, server, data in a SYN without a
 # cookie (client, server), every listener takes part.
@@ -85,7 +85,7 @@ def half_open(stage: Stage) -> list[Connection]:
     before = stage.server.counters()
     stage.sysctl(stage.server, tcp_synack_retries=0)
     with stage.listen() as listener, stage.impatience().of(stage.pair.lab):
-        inject(stage.client, [segment(nobody, (stage.server_address, port_of(listener)))])
+        inject(stage.client, [plain_segment(nobody, (stage.server_address, port_of(listener)))])
         stage.pair.lab.settle()
     counted = grown(before, stage.server.counters())
     assert counted["TcpOutSegs"] == 1, "a SYN-ACK was sent"
@@ -99,11 +99,11 @@ def malformed(stage: Stage) -> list[Connection]:
     with stage.listen() as listener:
         there = stage.server_address, port_of(listener)
         packets = [
-            segment(nobody, there, chksum=0xBAD),
-            segment(nobody, there, flags="SF"),
-            segment(nobody, there, flags="SR"),
-            segment(nobody, there, flags=""),
-            segment(nobody, there, dataofs=4),
+            plain_segment(nobody, there, checksum=0xBAD),
+            plain_segment(nobody, there, flags=SYN | FIN),
+            plain_segment(nobody, there, flags=SYN | RST),
+            plain_segment(nobody, there, flags=0),
+            plain_segment(nobody, there, header_words=4),
         ]
         before, callbacks = stage.server.counters(), len(stage.tap)
         inject(stage.client, packets)
