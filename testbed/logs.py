@@ -35,6 +35,7 @@ def save_log(name: str, text: str) -> Path:
     try:
         path = log_folder() / f"{name}.log"
         path.parent.mkdir(parents=True, exist_ok=True)
+        acquired("kept folder", path.parent)
         draft = path.with_name(f".{name}.{os.getpid()}")
         with ExitStack() as undo:
             undo.callback(draft.unlink, missing_ok=True)

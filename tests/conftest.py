@@ -51,7 +51,7 @@ def testbed_command() -> Run:
         prefix: tuple[str, ...] = (),
         env: Mapping[str, str] | None = None,
         cwd: Path = ROOT,
-        timeout: float = 60,
+        timeout: float = 180,  # for what hangs: with all of the suite at once a whole check takes a minute
     ) -> subprocess.CompletedProcess[str]:
         inherited = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
         return subprocess.run(

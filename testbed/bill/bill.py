@@ -151,12 +151,12 @@ def made(trace: Trace, since: int) -> list[Thing]:
     found = [
         Thing("file", (path,))
         for path, heard in trace.files.items()
-        if heard.number > since and path not in trace.kept and os.path.lexists(path)
+        if heard.number > since and os.path.lexists(path) and not trace.stays(path)
     ]
     found += [
         Thing("cgroup", (path,))
         for path, heard in trace.cgroups.items()
-        if heard.number > since and path not in trace.kept and os.path.lexists(path)
+        if heard.number > since and os.path.lexists(path) and not trace.stays(path)
     ]
     found += [
         Thing("bpf", key_of(each))

@@ -52,9 +52,11 @@ class Place:
 
 
 def shown(file: str) -> str:
-    """A path as a person reads it: from the current directory, where it is below that."""
-    path = Path(file)
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file
+    """A path as a person reads it: from the current directory, where there is one and it is below that."""
+    try:
+        return str(Path(file).relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        return file
 
 
 @lru_cache(maxsize=4096)

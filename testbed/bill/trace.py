@@ -71,6 +71,7 @@ class Trace:
             "os.link": self._named,
             "os.symlink": self._named,
             "os.rename": self._named,
+            "socket.bind": self._bound,
         }
         self.is_temporary: Callable[[str], bool] = lambda _path: False
         """Whether a path is where temporary files are, whoever makes them there."""
@@ -94,6 +95,7 @@ class Trace:
         self.bpf: dict[BpfObject, Heard] = {}
         self.kept_bpf: set[BpfObject] = set()
         self.kept: set[object] = set()
+        self.kept_folders: set[str] = set()
         self.has_started = False
         """Whether this process has started one by itself: such as can leave it, as no host's can."""
 
@@ -149,6 +151,12 @@ class Trace:
         started = self._threads.get(current_thread())
         return started.place if started is not None else None
 
+    def stays(self, path: str) -> bool:
+        """Whether a file or folder is kept, or lies in a folder that is, or was made to hold one."""
+        return path in self.kept or any(
+            path.startswith(f"{folder}/") or folder.startswith(f"{path}/") for folder in self.kept_folders
+        )
+
     def descriptor(self, kind: str, fd: int) -> None:
         """Of what Python has no event for."""
         if not self._deaf:
@@ -167,6 +175,8 @@ class Trace:
                 self.kept_bpf.add(found)
         if is_kept:
             self.kept.add(what if isinstance(what, int) else os.fspath(what))
+            if kind == "folder":
+                self.kept_folders.add(os.fspath(what))
         elif kind == "cgroup":
             self.cgroups[os.fspath(what)] = heard
         elif kind == "process":
@@ -184,18 +194,18 @@ class Trace:
             return
         name = os.fsdecode(path)
         heard = self.heard("file", name)
-        self.opened[name if name.startswith("/") else os.path.abspath(name)] = heard  # noqa: PTH100
+        self.opened[_absolute(name)] = heard
         if flags & _CREATES:
             self._note_file(name, heard)
 
     def _note_file(self, path: str, heard: Heard) -> None:
         """Of temporary files, those that are not there yet: it is said before the do."""
-        path = os.path.abspath(path)  # noqa: PTH100 (nothing is resolved)
+        path = _absolute(path)
         if path not in self.files and self.is_temporary(path) and not os.path.lexists(path):
             self.files[path] = heard
 
     def _temporary(self, arguments: tuple[Any, ...]) -> None:
-        path = os.path.abspath(os.fsdecode(arguments[0]))  # noqa: PTH100
+        path = _absolute(os.fsdecode(arguments[0]))
         heard = self.heard("file", path)
         if not self.is_pytests(path):
             self.files.setdefault(path, heard)
@@ -204,7 +214,7 @@ class Trace:
     def _made(self, arguments: tuple[Any, ...]) -> None:
         if isinstance(arguments[0], int):
             return
-        path = os.path.abspath(os.fsdecode(arguments[0]))  # noqa: PTH100
+        path = _absolute(os.fsdecode(arguments[0]))
         if path.startswith("/sys/fs/cgroup/"):
             self.cgroups.setdefault(path, self.heard("cgroup", path))
         elif path.startswith(_NAMED):
@@ -213,9 +223,17 @@ class Trace:
             self._note_file(path, self.heard("folder", path))
 
     def _named(self, arguments: tuple[Any, ...]) -> None:
-        path = os.path.abspath(os.fsdecode(arguments[1]))  # noqa: PTH100
+        path = _absolute(os.fsdecode(arguments[1]))
         if self.is_temporary(path):
             self._note_file(path, self.heard("file", path))
+
+    def _bound(self, arguments: tuple[Any, ...]) -> None:
+        """A Unix socket's name is a file, but for an abstract one."""
+        name = arguments[1]
+        if isinstance(name, str | bytes) and name[:1] not in ("", "\0", b"", b"\0"):
+            path = _absolute(os.fsdecode(name))
+            if self.is_temporary(path):
+                self._note_file(path, self.heard("file", path))
 
     def _socket(self, arguments: tuple[Any, ...]) -> None:
         try:
@@ -256,6 +274,14 @@ class Trace:
             heard = self.heard("thread", weakref.ref(thread))
             self._threads[thread] = heard
             self.threads.append(heard)
+
+
+def _absolute(path: str) -> str:
+    """Without resolving. As it is where the current directory is gone: a hook's error forbids the do."""
+    try:
+        return os.path.abspath(path)  # noqa: PTH100
+    except OSError:
+        return path
 
 
 @cache

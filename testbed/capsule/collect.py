@@ -38,6 +38,7 @@ def write_capsule(folder: Path, material: Material) -> Path:
     data = pack(collect(material))
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        acquired("kept folder", folder)
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".draft-") as draft:
             acquired("file", draft.name)
             draft.write(data)

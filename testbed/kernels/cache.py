@@ -21,6 +21,7 @@ from pathlib import Path
 
 import platformdirs
 
+from testbed.acquired import acquired
 from testbed.errors import MachineError, UsageError, command, errno_name
 
 DEFAULT_CAP = 4 << 30
@@ -68,6 +69,7 @@ def side_dir(name: str) -> Path:
 def _made(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
+        acquired("kept folder", path)
     except OSError as error:
         raise cache_error(f"make {path}", error) from error
     return path

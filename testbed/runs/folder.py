@@ -78,6 +78,7 @@ def new_folder(named: Path | None = None) -> tuple[Path, int]:
     place = named.absolute() if named is not None else None
     try:
         runs_dir().mkdir(parents=True, exist_ok=True)
+        acquired("kept folder", runs_dir())
         with folder_lock(runs_dir()):  # what is being made is not pruned before it is locked
             _prune(KEPT - 1)
             folder = _made(place)

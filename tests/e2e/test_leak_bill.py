@@ -6,7 +6,9 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -102,27 +104,16 @@ def pytest_unconfigure():
 """
 
 
-def pytest_in(folder: Path, text: str, *arguments: str) -> str:
+def pytest_in(folder: Path, text: str, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
     """What pytest says of these tests in a folder of their own."""
     (folder / "conftest.py").write_text(CONFTEST, encoding="utf-8")
     (folder / "test_it.py").write_text(text, encoding="utf-8")
-    words = [
-        *ALONE,
-        "sh",
-        "-c",
-        MOUNTS,
-        str(folder / "sys"),
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-    ]
+    words = [*ALONE, "sh", "-c", MOUNTS, str(folder / "sys"), sys.executable, "-m", "pytest"]
+    words += ["-q", "-p", "no:cacheprovider"]
     words += ["--tb=short", "test_it.py", *arguments]
-    environment = {**os.environ, "COLUMNS": "300"}
+    variables = {**os.environ, "COLUMNS": "300", **(environment or {})}
     done = subprocess.run(
-        words, cwd=folder, capture_output=True, text=True, check=False, timeout=90, env=environment
+        words, cwd=folder, capture_output=True, text=True, check=False, timeout=90, env=variables
     )
     assert "Traceback" not in done.stderr
     return done.stdout
@@ -200,6 +191,11 @@ def test_fails():
     sock = socket.socket()  # which the traceback keeps
     assert sock.fileno() < 0
 
+@pytest.mark.xfail(raises=AssertionError)
+def test_fails_as_it_is_known_to():
+    sock = socket.socket()
+    assert sock.fileno() < 0
+
 def test_fails_and_leaves():
     KEPT.append(tempfile.mkdtemp())
     assert False
@@ -212,6 +208,7 @@ def test_fixtures_failures_and_what_is_kept_on_purpose(tmp_path: Path) -> None:
     """A fixture of broader scope is billed when it ends; a failure keeps what its traceback does."""
     said = pytest_in(tmp_path, HEAD + FIXTURES)
     found = bills(said)
+    assert "2 failed, 4 passed, 1 xfailed, 2 errors" in said
     assert sorted(found) == ["test_fails_and_leaves", "test_last"]
     assert "the fixture careless (module scope, test_it.py:" in found["test_last"]
     assert "left 1 thing\n" in found["test_last"]
@@ -240,3 +237,13 @@ def test_it_can_be_turned_off(tmp_path: Path) -> None:
     said = pytest_in(tmp_path, HEAD + "def test_leaves(): os.pipe()\n", "--no-leak-bill")
     assert "1 passed" in said
     assert not bills(said)
+
+
+def test_what_a_run_keeps_is_on_no_bill_wherever_that_is(tmp_path: Path) -> None:
+    """Runs, capsules, logs and what is compiled, in folders that are made below ``/tmp``."""
+    with TemporaryDirectory() as folder:
+        places = {"TESTBED_STATE": f"{folder}/new/state", "TESTBED_CACHE": f"{folder}/new/cache"}
+        said = pytest_in(tmp_path, "def test_fails(lab, tap):\n    assert not lab\n", environment=places)
+        assert "1 failed in" in said
+        assert list(Path(folder, "new/state/runs").glob("*/stories/*.json"))
+        assert list(Path(folder, "new/cache").rglob("*.o"))

@@ -97,7 +97,7 @@ def kept_folder() -> Path | None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError:
         return None
-    acquired("folder", folder)
+    acquired("kept folder", folder)
     return folder if os.access(folder, os.W_OK) and folder.stat().st_uid == os.geteuid() else None
 
 
