@@ -67,7 +67,8 @@ def _run(app: object, ending: Ending) -> str | int | None:
     try:
         app()  # type: ignore[operator]
     except SystemExit as decided:
-        return decided.code
+        if not _is_unsaid(decided):
+            return decided.code
     except TestbedError as error:
         if not ending.first:
             _say(f"testbed: cannot {error}\n")
@@ -80,19 +81,36 @@ def _run(app: object, ending: Ending) -> str | int | None:
     return ExitCode.INTERRUPTED
 
 
+def _is_unsaid(decided: SystemExit) -> bool:
+    """Whether it is typer's way to end of an interrupt, without a word, and no command's own."""
+    return isinstance(getattr(decided.__context__, "__cause__", None), KeyboardInterrupt)
+
+
 def _told(error: Exception) -> int:
     """What nobody has put into words yet: the machine has run out of something, or it is our fault."""
-    from testbed.errors import ExitCode, machine_error, ran_out
+    from testbed.errors import ExitCode, MachineError, machine_error, ran_out
 
+    asked = " ".join(["run", *sys.argv[1:2]])
     number = error.errno if isinstance(error, OSError) else None
     if ran_out(error) is not None:
-        told = machine_error(" ".join(["run", *sys.argv[1:2]]), error)
+        told = machine_error(asked, error)
     elif number in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}:
         told = machine_error(f"write {getattr(error, 'filename', None) or 'what it has to say'}", error)
+    elif number == errno.ENOENT and not _is_somewhere():
+        told = MachineError(asked, "the current directory was removed", "go to one that is there: `cd`")
     else:
         return _fault(error)
     _say(f"testbed: cannot {told}\n")
     return ExitCode.CANNOT_RUN
+
+
+def _is_somewhere() -> bool:
+    """Whether the current directory is still there: pytest asks for it, and few others have need of it."""
+    try:
+        os.getcwd()  # noqa: PTH109 (pathlib is heavy)
+    except OSError:
+        return False
+    return True
 
 
 def _say(text: str) -> None:

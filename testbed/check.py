@@ -46,6 +46,7 @@ from testbed.report.table import print_failures, print_skips, print_violations, 
 from testbed.runs.folder import need_state
 
 _CAPSULES_TOLD = 5
+_MOST_WORKERS = 16  # for each CPU
 _OF_A_WORKER = 8  # processes and threads: its own, the spawner and the loader, and a few brokers
 _MEMORY = 64 << 20  # bytes
 _DESCRIPTORS = 32  # with less, not even what a run says of it can be said
@@ -126,7 +127,10 @@ def _validate(request: Request) -> tuple[str, ...]:
     except ValueError as error:
         raise UsageError("read --family", str(error)) from error
     if not (request.workers == "auto" or request.workers.isdecimal()):
-        raise UsageError("read -n", f"{request.workers!r} is neither a number nor auto")
+        raise UsageError("read -n", f"{request.workers!r} is neither a number of processes nor auto")
+    if request.workers.isdecimal() and int(request.workers) > (most := _MOST_WORKERS * (os.cpu_count() or 1)):
+        why = f"{request.workers} processes are more than {_MOST_WORKERS} for each of the machine's CPUs"
+        raise UsageError("read -n", why, f"at most {most}; `-n auto` takes one a CPU")
     if request.record not in MODES:
         raise UsageError("read --record", f"{request.record!r} is none of {', '.join(MODES)}")
     if not request.list_only:

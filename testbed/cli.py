@@ -46,6 +46,10 @@ app = typer.Typer(
 )
 
 
+# The panels of --help, in the order of who meets them first.
+PROGRAMS, KERNELS, STORIES = "Programs", "Other kernels", "What happened"
+LABS, TOPOLOGIES, MACHINE = "Labs that stay up", "Topologies", "This machine"
+
 Objects = Annotated[list[Path], typer.Argument(metavar="OBJECT", help="ELF objects.", show_default=False)]
 
 
@@ -68,10 +72,13 @@ def _main(
     pass
 
 
-app.command(epilog=check_command.EPILOG)(check_command.check)
+app.command(epilog=check_command.EPILOG, rich_help_panel=PROGRAMS)(check_command.check)
 
 
-@app.command(epilog="Example:  [bold]testbed build -o build && sudo testbed inspect build/*.o[/]")
+@app.command(
+    epilog="Example:  [bold]testbed build -o build && sudo testbed inspect build/*.o[/]",
+    rich_help_panel=PROGRAMS,
+)
 def build(
     folder: Annotated[
         Path, typer.Option("-o", "--output", metavar="DIR", help="Where to; made where it does not exist.")
@@ -86,7 +93,8 @@ def build(
 
 @app.command(
     epilog="Examples:  [bold]testbed inspect sockops.o[/]  ·  [bold]testbed inspect *.o --json[/]"
-    "  ·  [bold]sudo testbed inspect pair[/]"
+    "  ·  [bold]sudo testbed inspect pair[/]",
+    rich_help_panel=PROGRAMS,
 )
 def inspect(
     objects: Objects,
@@ -101,34 +109,36 @@ def inspect(
     inspect_objects(objects, _console(), as_json)
 
 
-app.command(epilog=load_command.EPILOG)(load_command.load)
-app.command(epilog=bench_command.EPILOG)(bench_command.bench)
-app.command(epilog=explore_command.EPILOG)(explore_command.explore)
-app.command(epilog=mutants_command.EPILOG)(mutants_command.mutants)
-app.command(epilog=matrix_command.EPILOG, cls=matrix_command.Command)(matrix_command.matrix)
-app.command(epilog=bisect_command.EPILOG)(bisect_command.bisect)
-app.command(epilog=vm_command.EPILOG)(vm_command.vm)
-app.command(epilog=story_command.EPILOG)(story_command.story)
-app.command(epilog=report_command.EPILOG)(report_command.report)
-app.command(epilog=replay_command.EPILOG)(replay_command.replay)
-app.command(epilog=labs_command.UP_EPILOG)(labs_command.up)
-app.command(epilog=labs_command.DOWN_EPILOG)(labs_command.down)
-app.command(epilog=labs_command.LS_EPILOG)(labs_command.ls)
-app.command("exec", epilog=lab_hosts_command.EXEC_EPILOG)(lab_hosts_command.execute)
-app.command(epilog=lab_hosts_command.SHELL_EPILOG)(lab_hosts_command.shell)
-app.command(epilog=lab_hosts_command.MANAGE_EPILOG)(lab_hosts_command.manage)
-app.command(epilog=lab_hosts_command.UNMANAGE_EPILOG)(lab_hosts_command.unmanage)
-app.command(epilog=lab_hosts_command.IMPAIR_EPILOG)(lab_hosts_command.impair)
-app.command(epilog=lab_views_command.WATCH_EPILOG)(lab_views_command.watch)
-app.command(epilog=lab_views_command.CAPTURE_EPILOG)(lab_views_command.capture)
-app.command(epilog=lab_views_command.MAPS_EPILOG)(lab_views_command.maps)
-app.command(epilog=graph_command.EPILOG)(graph_command.graph)
-app.command(epilog=topology_command.VALIDATE_EPILOG)(topology_command.validate)
-app.command(epilog=topology_command.SCHEMA_EPILOG)(topology_command.schema)
-app.add_typer(kernels_command.app, name="kernels")
+app.command(epilog=load_command.EPILOG, rich_help_panel=PROGRAMS)(load_command.load)
+app.command(epilog=bench_command.EPILOG, rich_help_panel=PROGRAMS)(bench_command.bench)
+app.command(epilog=explore_command.EPILOG, rich_help_panel=PROGRAMS)(explore_command.explore)
+app.command(epilog=mutants_command.EPILOG, rich_help_panel=PROGRAMS)(mutants_command.mutants)
+app.command(epilog=matrix_command.EPILOG, cls=matrix_command.Command, rich_help_panel=KERNELS)(
+    matrix_command.matrix
+)
+app.command(epilog=bisect_command.EPILOG, rich_help_panel=KERNELS)(bisect_command.bisect)
+app.command(epilog=vm_command.EPILOG, rich_help_panel=KERNELS)(vm_command.vm)
+app.command(epilog=story_command.EPILOG, rich_help_panel=STORIES)(story_command.story)
+app.command(epilog=report_command.EPILOG, rich_help_panel=STORIES)(report_command.report)
+app.command(epilog=replay_command.EPILOG, rich_help_panel=STORIES)(replay_command.replay)
+app.command(epilog=labs_command.UP_EPILOG, rich_help_panel=LABS)(labs_command.up)
+app.command(epilog=labs_command.DOWN_EPILOG, rich_help_panel=LABS)(labs_command.down)
+app.command(epilog=labs_command.LS_EPILOG, rich_help_panel=LABS)(labs_command.ls)
+app.command("exec", epilog=lab_hosts_command.EXEC_EPILOG, rich_help_panel=LABS)(lab_hosts_command.execute)
+app.command(epilog=lab_hosts_command.SHELL_EPILOG, rich_help_panel=LABS)(lab_hosts_command.shell)
+app.command(epilog=lab_hosts_command.MANAGE_EPILOG, rich_help_panel=LABS)(lab_hosts_command.manage)
+app.command(epilog=lab_hosts_command.UNMANAGE_EPILOG, rich_help_panel=LABS)(lab_hosts_command.unmanage)
+app.command(epilog=lab_hosts_command.IMPAIR_EPILOG, rich_help_panel=LABS)(lab_hosts_command.impair)
+app.command(epilog=lab_views_command.WATCH_EPILOG, rich_help_panel=LABS)(lab_views_command.watch)
+app.command(epilog=lab_views_command.CAPTURE_EPILOG, rich_help_panel=LABS)(lab_views_command.capture)
+app.command(epilog=lab_views_command.MAPS_EPILOG, rich_help_panel=LABS)(lab_views_command.maps)
+app.command(epilog=graph_command.EPILOG, rich_help_panel=TOPOLOGIES)(graph_command.graph)
+app.command(epilog=topology_command.VALIDATE_EPILOG, rich_help_panel=TOPOLOGIES)(topology_command.validate)
+app.command(epilog=topology_command.SCHEMA_EPILOG, rich_help_panel=TOPOLOGIES)(topology_command.schema)
+app.add_typer(kernels_command.app, name="kernels", rich_help_panel=KERNELS)
 
 
-@app.command(epilog="Example:  [bold]sudo testbed doctor --json | jq .[].name[/]")
+@app.command(epilog="Example:  [bold]sudo testbed doctor --json | jq .[].name[/]", rich_help_panel=MACHINE)
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects instead.")] = False,
 ) -> None:
@@ -144,7 +154,7 @@ def doctor(
         raise typer.Exit(ExitCode.CANNOT_RUN)
 
 
-@app.command()
+@app.command(rich_help_panel=MACHINE)
 def gc() -> None:
     """Remove what runs that were killed have left: cgroups and labs that no living process owns."""
     from testbed.capsule.unpack import reap_unpacked
@@ -173,7 +183,9 @@ def gc() -> None:
         typer.echo("nothing was left behind")
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, rich_help_panel=MACHINE
+)
 def test(context: typer.Context) -> None:
     """Run the tests of a checkout, the contract among them. Arguments go to pytest.
 

@@ -16,10 +16,11 @@ from rich.console import Console
 from rich.text import Text
 
 from testbed.bpf.features import BTF, kernel_btf
-from testbed.errors import MachineError, TestbedError, command, errno_name
+from testbed.errors import MachineError, TestbedError, command, machine_error, need_descriptors
 from testbed.kernel.privileges import LAB, in_user_namespace, missing, need
 
 OLDEST_KERNEL = (5, 10)
+_DESCRIPTORS = 80  # a lab, bcc and the loader at once, and some to spare
 _LOOK_AT_PROGRAMS = "git diff bpf/"
 _LOOK_AT_KERNEL = "zgrep -E 'CGROUP_BPF|VETH|INET_TCP_DIAG|IPV6' /proc/config.gz"
 
@@ -47,6 +48,8 @@ class _Examination:
 
 def _root(_made: _Examination) -> str:
     absent = missing(LAB)
+    if absent and os.geteuid() == 0:  # whom sudo gives no more
+        need("be root", LAB)
     if absent:
         why = f"user {os.geteuid()}, without {', '.join(absent)}"
         raise MachineError("be root", why, f"sudo {command('doctor')}")
@@ -225,11 +228,15 @@ def _try(step: _Step, examination: _Examination, so_far: dict[str, Finding]) -> 
     except AssertionError as error:  # an expired wait, a record that is none
         return Finding(step.name, False, str(error), _LOOK_AT_PROGRAMS)
     except OSError as error:
-        return Finding(step.name, False, f"{errno_name(error.errno or 0)}: {error}", _LOOK_AT_KERNEL)
+        told = machine_error(f"try {step.name}", error, _LOOK_AT_KERNEL)
+        return Finding(step.name, False, f"{told.what}: {told.why}", told.fix)
 
 
 def examine() -> list[Finding]:
-    """Tries everything, in order; leaves nothing behind."""
+    """Tries everything, in order; leaves nothing behind. `MachineError` where few files can be opened:
+    then not even what was made can be removed.
+    """
+    need_descriptors(_DESCRIPTORS, "try what a check needs")
     findings: dict[str, Finding] = {}
     with ExitStack() as stack:
         examination = _Examination(stack)

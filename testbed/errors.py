@@ -45,7 +45,7 @@ def remedy(number: int, where: Path | str = "") -> str:
     """
     most = os.sysconf("SC_OPEN_MAX")  # RLIMIT_NOFILE: to import a module for it could take one more
     place = f" of {where}" if where else ""
-    room = _room(where) if number == _errno.ENOSPC else ""
+    room = _room(where) if where and number == _errno.ENOSPC else ""
     return {
         _errno.EMFILE: f"raise the limit of open files, of {most} now: `ulimit -n {max(4096, 4 * most)}`",
         _errno.ETOOMANYREFS: "let more descriptors be under way between its processes, as many as `ulimit -n`"

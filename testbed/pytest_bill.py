@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _pytest import outcomes
 
 from testbed.report.recording import HELD_LAB
 
@@ -139,30 +140,40 @@ class _Bills:
         self, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
-        self._failed = self._failed or (call.excinfo is not None and not report.skipped)
+        is_skipped = report.skipped and not hasattr(report, "wasxfail")
+        self._failed = self._failed or (call.excinfo is not None and not is_skipped)
         return report
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, None, None]:
-        yield
+        try:
+            yield
+        except (Exception, outcomes.OutcomeException) as error:
+            self._failed = True
+            if text := self._bill(item):  # beside what went wrong: it is often why
+                error.add_note(text)
+            raise
+        if text := self._bill(item):
+            pytest.fail(text, pytrace=False)
+
+    def _bill(self, item: pytest.Item) -> str:
+        """What a test has left, in words; empty where it has not, or is to leave it."""
         if HELD_LAB in item.stash:
             self._off = True  # the lab is another process's now, and this one ends
         if self._off or not self._begun:  # who runs tests without pytest's protocol has no bill
-            return
+            return ""
         from testbed.bill.bill import OUTLIVE, told
 
         bills = self._ledger.bills()
         if self._failed:  # its traceback keeps what its frames hold
             bills = [each.only(OUTLIVE) if each.is_of_test else each for each in bills]
         text = "\n".join(told(each.who, each.left) for each in bills if each.left)
-        if not text:
-            return
         marker = item.get_closest_marker("keeps")
-        if marker is not None and all(each.is_of_test for each in bills):
+        if text and marker is not None and all(each.is_of_test for each in bills):
             reason = marker.args[0] if marker.args else "no reason given"
             item.user_properties.append((_KEPT, f"keeps on purpose, {reason}: {text}"))
-            return
-        pytest.fail(text, pytrace=False)
+            return ""
+        return text
 
     def pytest_sessionfinish(self) -> None:
         if self._ledger.unclear:

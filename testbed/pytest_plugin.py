@@ -44,8 +44,8 @@ FAMILIES = ("v4", "v6", "mapped", "mapped-client")
 
 
 def parse_families(text: str) -> tuple[str, ...]:
-    """The families of an option's value; `ValueError` names what is none."""
-    names = tuple(name.strip() for name in text.split(","))
+    """The families of an option's value, each once; `ValueError` names what is none."""
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in names:
         if name not in FAMILIES:
             raise ValueError(f"{name!r} is no family: choose from {','.join(FAMILIES)}")

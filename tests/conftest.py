@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -63,6 +64,25 @@ def testbed_command() -> Run:
             env={**inherited, "COLUMNS": "120", **(env or {})},
             timeout=timeout,
         )
+
+    return run
+
+
+@pytest.fixture
+def in_process() -> Run:
+    """Runs ``testbed ARGS`` in this process, in a tenth of the time: for what a command says."""
+
+    def run(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        from testbed.cli import app
+        from testbed.errors import TestbedError
+
+        done = CliRunner(env={"COLUMNS": "120", **(env or {})}).invoke(app, arguments)
+        said, code = done.stderr, done.exit_code
+        if isinstance(done.exception, TestbedError):
+            said, code = f"{said}testbed: cannot {done.exception}\n", done.exception.exit_code
+        elif done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return subprocess.CompletedProcess(arguments, code, done.stdout, said)
 
     return run
 

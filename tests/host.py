@@ -39,6 +39,8 @@ _CHANGES_BY_ITSELF = {
 _LEFT_OUT = re.compile("|".join(f"(?:{pattern})" for pattern in _CHANGES_BY_ITSELF))
 _LINK = ("ADDRESS", "BROADCAST", "MTU", "TXQLEN", "QDISC", "MASTER", "LINK", "XDP", "IFALIAS", "PROMISCUITY")
 _OF_RUNS = re.compile(r"sockops-testbed-|testbed-fault-")
+OF_OTHER_TESTS = re.compile(rf"{_OF_RUNS.pattern}|foreign-[0-9a-f]{{16}}")
+"""What tests make on purpose, of this session and of others at once: like runs' own, and like others'."""
 _UNCOMPARED = ("modules", "cgroups seen")
 _CLONED = 0x200  # RTM_F_CLONED: a cached route
 _PERMANENT = 0x80  # NUD_PERMANENT

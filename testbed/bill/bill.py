@@ -79,7 +79,7 @@ class Search:
             sock = each.what()
             if sock is not None and sock.fileno() == fd:
                 yield each
-        for path, each in trace.opened.items():
+        for path, each in list(trace.opened.items()):  # threads go on
             if each.number > self._since and _is_at(fd, path):
                 yield each
 
@@ -99,7 +99,7 @@ class Search:
         for each in self._trace.processes:
             if name in _words(each) or Path(name).name in _words(each).split():
                 yield each
-        for path, each in self._trace.opened.items():
+        for path, each in list(self._trace.opened.items()):
             if path == name or Path(path).name == name:
                 yield each
 
@@ -150,17 +150,17 @@ def made(trace: Trace, since: int) -> list[Thing]:
     """What the trace has heard of that has no descriptor and is still there: files, cgroups, BPF objects."""
     found = [
         Thing("file", (path,))
-        for path, heard in trace.files.items()
+        for path, heard in list(trace.files.items())
         if heard.number > since and os.path.lexists(path) and not trace.stays(path)
     ]
     found += [
         Thing("cgroup", (path,))
-        for path, heard in trace.cgroups.items()
+        for path, heard in list(trace.cgroups.items())
         if heard.number > since and os.path.lexists(path) and not trace.stays(path)
     ]
     found += [
         Thing("bpf", key_of(each))
-        for each, heard in trace.bpf.items()
+        for each, heard in list(trace.bpf.items())
         if heard.number > since and each not in trace.kept_bpf and lives(each)
     ]
     return found

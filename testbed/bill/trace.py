@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from threading import Thread, current_thread
+from threading import Thread, current_thread, get_ident
 from typing import Any, NamedTuple
 
 from testbed.acquired import ACQUIRED
@@ -56,6 +56,8 @@ class Trace:
 
     def __init__(self) -> None:
         self._deaf = True
+        self._at_work: set[int] = set()
+        """Threads that are noting something: what they do for that is no event, but what others do is."""
         self._handlers: dict[str, Callable[[tuple[Any, ...]], None]] = {
             ACQUIRED: self._acquired,
             "open": self._opened,
@@ -130,13 +132,18 @@ class Trace:
 
     def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
         handler = self._handlers.get(event)
-        if handler is None or self._deaf:
+        if handler is not None:
+            self._hear(handler, arguments)
+
+    def _hear(self, handler: Callable[..., None], *arguments: Any) -> None:
+        me = get_ident()
+        if self._deaf or me in self._at_work:
             return
-        self._deaf = True  # what it does itself is no event
+        self._at_work.add(me)
         try:
-            handler(arguments)
+            handler(*arguments)
         finally:
-            self._deaf = False
+            self._at_work.discard(me)
 
     def heard(self, kind: str, what: Any, words: str = "") -> Heard:
         """Notes the line that is at work now."""
@@ -159,10 +166,11 @@ class Trace:
 
     def descriptor(self, kind: str, fd: int) -> None:
         """Of what Python has no event for."""
-        if not self._deaf:
-            with self.deaf():
-                self.by_fd[fd] = self.heard(kind, fd)
-                self.kept.discard(fd)
+        self._hear(self._note_descriptor, kind, fd)
+
+    def _note_descriptor(self, kind: str, fd: int) -> None:
+        self.by_fd[fd] = self.heard(kind, fd)
+        self.kept.discard(fd)
 
     def _acquired(self, arguments: tuple[Any, ...]) -> None:
         kind, what = arguments[0], arguments[1]
@@ -245,7 +253,7 @@ class Trace:
             self.sockets = [each for each in self.sockets if each.what() is not None]
 
     def _popen(self, arguments: tuple[Any, ...]) -> None:
-        frame = sys._getframe(2)
+        frame = sys._getframe(3)  # above the hook
         popen = frame.f_locals.get("self")  # whose pid is not known yet
         words = arguments[1]
         text = words if isinstance(words, str) else " ".join(map(os.fsdecode, words))
@@ -265,9 +273,7 @@ class Trace:
 
     def thread(self, thread: object) -> None:
         """Of what Python has no event for before 3.12."""
-        if not self._deaf:
-            with self.deaf():
-                self._note_thread(thread)
+        self._hear(self._note_thread, thread)
 
     def _note_thread(self, thread: object) -> None:
         if isinstance(thread, Thread):

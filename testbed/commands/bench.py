@@ -30,12 +30,23 @@ Objects = Annotated[
 Connections = Annotated[
     int,
     typer.Option(
-        "--connections", metavar="N", min=1, max=4096, help="Of each set in each round; a multiple of 32."
+        "--connections",
+        metavar="N",
+        min=1,
+        max=4096,
+        help="Of each set in each round, in whole batches of 32.",
     ),
 ]
 Rounds = Annotated[int, typer.Option("--rounds", metavar="N", min=8, max=10_000, help="Of each kind.")]
 Passes = Annotated[
-    int, typer.Option("--passes", metavar="N", min=1, max=100, help="That share them: each loads all anew.")
+    int,
+    typer.Option(
+        "--passes",
+        metavar="N",
+        min=1,
+        max=100,
+        help="That share them, one each at least: each loads all anew.",
+    ),
 ]
 Threshold = Annotated[
     float,

@@ -26,6 +26,14 @@ def console() -> Console:
 class Group(TyperGroup):
     """The commands. Their help is printed without what it has no use for."""
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        """In the order of cli.py; groups, which typer puts last, beside what they are for."""
+        names = super().list_commands(ctx)
+        if "kernels" in names and "vm" in names:
+            names.remove("kernels")
+            names.insert(names.index("vm") + 1, "kernels")
+        return names
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """As typer prints it; of what it imports, markdown and tracebacks take a fifth of ``--help``."""
         with ExitStack() as stack:

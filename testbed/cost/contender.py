@@ -94,15 +94,15 @@ def parse_contenders(texts: Sequence[str]) -> list[Spec]:
 
 def _paths(text: str) -> tuple[Path, ...]:
     whole = Path(text)
-    if whole.is_dir():
+    if text and whole.is_dir():  # Path("") is the current directory
         found = tuple(sorted(whole.glob("*.o")))
         if not found:
             raise UsageError(f"read {text}", "there is no object (*.o) in that directory")
         return found
-    if whole.exists() or "," not in text:
+    if text and (whole.exists() or "," not in text):
         return (whole,)
     if not all(text.split(",")):
-        raise UsageError(f"read --object {text}", "a file's name between two commas is empty")
+        raise UsageError(f"read --object {text!r}", "a file's name in it is empty")
     return tuple(map(Path, text.split(",")))
 
 
@@ -124,6 +124,8 @@ def load_contender(
             abi = "main"
         loaded, profile, notes = _loaded(paths, loader, abi, options)
         stack.enter_context(loaded)
+        if profile is not None and not spec.paths:
+            notes = (("era", f"{profile.era} ({profile.about})"),)  # nobody has asked for it
         if profile is not None:
             loaded.debug_structs(profile.records.structs)
         load_ms, figures = _timed(paths, loader, options)

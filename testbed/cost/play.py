@@ -128,11 +128,16 @@ class Contract(Nobody):
 def put_to_work(contender: Contender, lab: Lab, family: Family, stack: ExitStack) -> Play:
     """Attaches a set to a lab, until ``stack`` closes.
 
-    `UsageError` where its era lacks the family.
+    `UsageError` where its era lacks the family, or the set what is needed of an era that was asked for.
     """
     if contender.profile is None:
         return Plain(stack.enter_context(Attached(contender.program_set, lab)))
     if family is Family.V6 and "ipv6" in contender.profile.lacks:
         why = f"{contender.profile.about}: {contender.profile.lacks['ipv6']}"
         raise UsageError(f"measure {contender.spec.text} in {family.value}", why)
-    return Contract(stack.enter_context(Mesh(contender.program_set, lab, contender.profile)), family)
+    mesh = stack.enter_context(Mesh(contender.program_set, lab, contender.profile))
+    try:
+        return Contract(mesh, family)
+    except Absent as error:  # it was recognised by this, so the era is a person's own choice
+        what = f"measure {contender.spec.text} as {contender.profile.about}"
+        raise UsageError(what, str(error), "another --abi, or none: the era is recognised") from error

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -21,6 +22,7 @@ from testbed.cost.rounds import Progress as Advance
 from testbed.cost.run import run_bench
 from testbed.errors import ExitCode
 
+_ANY = 1000  # columns: no table is as wide
 _HEADINGS = {
     Kind.RATE: "one thread at full speed",
     Kind.BPF: "BPF, ns a connection",
@@ -101,9 +103,10 @@ def _loading(each: Contender) -> str:
 
 def _footnotes(result: Result) -> Iterator[str]:
     request = result.request
+    passes = len(request.rounds_of_passes())
     yield (
         f"{request.rounds} rounds of {request.connections} connections of each set, in"
-        f" {request.family.value}, in turn; loaded anew {len(request.rounds_of_passes())} times"
+        f" {request.family.value}, in turn; loaded {f'anew {passes} times' if passes > 1 else 'once'}"
     )
     yield "medians, and where they surely lie (99 %); runs are those of a connection, ns those of a run"
     if result.scale is not None:
@@ -112,6 +115,17 @@ def _footnotes(result: Result) -> Iterator[str]:
             f"a program that does nothing takes {result.scale.kernel:.0f} ns a run by the kernel's count;"
             f" the callbacks add up to {sums} of their programs"
         )
+
+
+def print_whole(console: Console, made: Table) -> None:
+    """As wide as it is: a narrow terminal wraps its lines, and cuts no figure short."""
+    needed = Measurement.get(console, console.options.update(max_width=_ANY), made).maximum
+    width = console.width
+    console.width = max(needed, width)
+    try:
+        console.print(made)
+    finally:
+        console.width = width
 
 
 def print_result(console: Console, result: Result) -> ExitCode:
@@ -124,7 +138,7 @@ def print_result(console: Console, result: Result) -> ExitCode:
     console.print(Text.assemble("   ", ("without   ", "bold"), rate))
     for letters in [[first, each] for each in later] or [[first]]:
         console.print()
-        console.print(table(result, letters))
+        print_whole(console, table(result, letters))
     console.print()
     for words in (*_footnotes(result), f"Linux {platform.uname().release} {platform.uname().machine}"):
         console.print(Text(words, style="dim"), soft_wrap=True)

@@ -217,7 +217,7 @@ def be_broker(control: int, unready: int, rights: Capabilities) -> None:
         os.closerange(min(control, unready) + 1, max(control, unready))
         os.closerange(max(control, unready) + 1, _MOST_FD)
     except OSError as error:
-        os.write(unready, str(error.errno).encode())
+        os.write(unready, b"%d\n" % (error.errno or errno.EIO))
         return
     os.close(unready)
     serve(socket(fileno=control), {"sockets": _make_sockets, "sysctl": _write_sysctl, "spawn": _spawn})

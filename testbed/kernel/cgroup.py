@@ -15,7 +15,7 @@ from pathlib import Path
 from testbed.acquired import acquired
 from testbed.deadlines import scaled
 from testbed.errors import MachineError, command, errno_name
-from testbed.kernel.privileges import needing, refusal
+from testbed.kernel.privileges import WHAT_IS_NEEDED, needing, refusal
 from testbed.kernel.syscalls import mount_detached, pidfd_send_signal
 
 REMOVE_DEADLINE_S = scaled(10.0)
@@ -74,9 +74,10 @@ def make_cgroup(path: Path, stack: ExitStack) -> int:
     try:
         os.mkdir(path)  # noqa: PTH102 (as all that a lab does: a Path's own way takes several times as long)
     except OSError as error:
-        raise MachineError(
-            f"make the cgroup {path}", refusal(error.errno or 0, "CAP_DAC_OVERRIDE"), command("doctor")
-        ) from error
+        why = refusal(error.errno or 0, "CAP_DAC_OVERRIDE")
+        fix = WHAT_IS_NEEDED if "CAP_DAC_OVERRIDE" in why else command("doctor")
+        shown = path.name if path.is_relative_to("/proc/self/fd") else path  # a mount that nobody else sees
+        raise MachineError(f"make the cgroup {shown}", why, fix) from error
     acquired("cgroup", path)
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     acquired("descriptor", fd)

@@ -85,8 +85,9 @@ class Nursery:
 
 
 def _await_ready(ready: int) -> None:
-    if failure := os.read(ready, 16):  # empty as soon as all brokers have closed the other end
-        raise OSError(int(failure), f"a broker cannot begin: {os.strerror(int(failure))}")
+    if failures := os.read(ready, 16):  # empty as soon as all brokers have closed the other end
+        first = int(failures.split()[0])  # of several there is a line each
+        raise OSError(first, f"a broker cannot begin: {os.strerror(first)}")
 
 
 def _let_go(fds: list[int]) -> tuple[list[object], list[int]]:

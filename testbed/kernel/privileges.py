@@ -35,6 +35,7 @@ LAB = ("CAP_NET_ADMIN", "CAP_SYS_ADMIN")
 """Without these there is no lab at all."""
 SCENARIOS = (*LAB, "CAP_NET_RAW")
 """They record packets and hold them."""
+WHAT_IS_NEEDED = "docs/privileges.md says what is needed, and how to give it"
 _REFUSED = {errno.EPERM, errno.EACCES}
 
 
@@ -101,4 +102,4 @@ def need(what: str, names: Iterable[str] = LAB, why: str = "it needs root; run i
         return
     if os.geteuid() != 0 and len(missing(BITS)) == len(BITS):  # nobody who has been given some
         raise MachineError(what, why)
-    raise MachineError(what, lacks(absent), "docs/privileges.md says what is needed, and how to give it")
+    raise MachineError(what, lacks(absent), WHAT_IS_NEEDED)

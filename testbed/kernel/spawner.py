@@ -62,11 +62,10 @@ class Births(Closing):
                 namespaces, fork = self._begin(names, number, cgroup_fds, undo)
                 made.update(zip(names, namespaces, strict=True))
                 forks.append((namespaces, fork))
-            try:
+            with ExitStack() as births:  # each reply is taken, whatever the one before it said
+                for namespaces, number in reversed(forks):
+                    births.callback(self._born, namespaces, number)
                 yield made
-            finally:
-                for namespaces, number in forks:
-                    self._born(namespaces, number)
             undo.pop_all()
 
     def _begin(
@@ -79,11 +78,14 @@ class Births(Closing):
                 undo.enter_context(ours)
                 controls.enter_context(theirs)
             fds = self._made(names, number)
+            unowned = controls.enter_context(ExitStack())
+            unowned.callback(broker.close_all, fds)
             each_fds = [fds[start : start + _OF_EACH] for start in range(0, len(fds), _OF_EACH)]
             passed: list[int] = []
             for name, (_, theirs), (netns, *_) in zip(names, pairs, each_fds, strict=True):
                 passed += [cgroup_fds[name], theirs.fileno(), netns]
             fork = self._line.request("brokers", fds=passed)
+            unowned.pop_all()
         namespaces = [
             Namespace(name, ours, own, self._let_go)
             for name, (ours, _), own in zip(names, pairs, each_fds, strict=True)
@@ -173,9 +175,11 @@ class Spawner(Closing):
 
         A packet socket's takes 10 ms: ``packet_release`` waits until no CPU can be sending to it.
         """
-        if self._line.sock.fileno() >= 0:  # else it was abandoned, and there is no hurry any more
-            self._line.request("let_go", fds=[sock.fileno()], wanted=False)
-        sock.close()
+        try:
+            if self._line.sock.fileno() >= 0:  # else it was abandoned, and there is no hurry any more
+                self._line.request("let_go", fds=[sock.fileno()], wanted=False)
+        finally:
+            sock.close()
 
     def abandon(self) -> None:
         """Leaves it to a child that was forked: its copy of the control socket keeps it."""

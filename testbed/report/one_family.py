@@ -16,9 +16,10 @@ _ALL = {1: "all", 2: "all, in both", 3: "all, in all three", 4: "all, in all fou
 def in_one_family(items: Sequence[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]]:
     """Which of them to run, and which to leave out; in their order.
 
-    Of a scenario's families it is the one that was chosen least so far, of equals its first: so each of
-    them has about as much to do. Scenarios that share a row of the table have a family each: every
-    fourth of them is run. The same ones are chosen in every run; ``-k`` chooses among these.
+    Of a scenario's families it is the one that was chosen least so far in its file, of equals the one
+    that was least in all, then its first: so each has about as much to do, in every file. Scenarios that
+    share a row of the table have a family each: every fourth of them is run. The same ones are chosen in
+    every run; ``-k`` chooses among these.
     """
     scenarios: dict[tuple[str, ...], dict[str, pytest.Item]] = {}
     catalogue: list[pytest.Item] = []
@@ -29,11 +30,11 @@ def in_one_family(items: Sequence[pytest.Item]) -> tuple[list[pytest.Item], list
         else:
             name = getattr(item, "originalname", item.name)
             scenarios.setdefault((item.location[0], name, told.variant), {})[told.family] = item
-    used: Counter[str] = Counter()
+    used: Counter[tuple[str, str]] = Counter()  # by file and family; by "" and family in all
     chosen = set(catalogue[::_EVERY])
-    for families in scenarios.values():
-        family = min(families, key=used.__getitem__)
-        used[family] += 1
+    for (file, *_), families in scenarios.items():
+        family = min(families, key=lambda each: (used[file, each], used["", each]))
+        used.update(((file, family), ("", family)))
         chosen.add(families[family])
     return [item for item in items if item in chosen], [item for item in items if item not in chosen]
 

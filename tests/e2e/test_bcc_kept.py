@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.conftest import ROOT
 
 LOAD = """
@@ -37,15 +39,26 @@ def loaded(process: subprocess.Popen[str]) -> dict[str, Any]:
     return told
 
 
-def test_several_at_once_compile_once_and_load_the_same(tmp_path: Path) -> None:
-    told = [loaded(each) for each in [begin(tmp_path) for _ in range(3)]]
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def three(cache: Path) -> list[dict[str, Any]]:
+    """What three say that begin at once, with nothing in the cache."""
+    return [loaded(each) for each in [begin(cache) for _ in range(3)]]
+
+
+def test_several_at_once_compile_once_and_load_the_same(three: list[dict[str, Any]]) -> None:
+    told = [dict(each) for each in three]
     assert sorted(each.pop("compiled") for each in told) == [False, False, True]
     assert told[0] == told[1] == told[2]
 
 
-def test_what_is_damaged_is_compiled_again(tmp_path: Path) -> None:
-    loaded(begin(tmp_path))
-    (kept,) = (tmp_path / "programs").glob("*.bcc")
+@pytest.mark.usefixtures("three")
+def test_what_is_damaged_is_compiled_again(cache: Path) -> None:
+    (kept,) = (cache / "programs").glob("*.bcc")
     kept.write_bytes(kept.read_bytes()[:1000])
-    assert loaded(begin(tmp_path))["compiled"]
-    assert not loaded(begin(tmp_path))["compiled"]
+    assert loaded(begin(cache))["compiled"]
+    assert not loaded(begin(cache))["compiled"]

@@ -227,7 +227,7 @@ def test_the_command(objects: Objects, tmp_path: Path) -> None:
     assert re.search(
         r"^regression, B against A: PASSIVE_ESTABLISHED: \+[\d,]+ % ns a run \(", output, re.MULTILINE
     )
-    assert "8 rounds of 32 connections of each set, in v4, in turn; loaded anew 1 times" in output
+    assert "8 rounds of 32 connections of each set, in v4, in turn; loaded once" in output
     data: dict[str, Any] = json.loads(written.read_text(encoding="utf-8"))
     assert "PASSIVE_ESTABLISHED" in {each["name"] for each in data["regressions"]}
     assert len(data["sets"]["B"]["objects"]) == 2
@@ -247,6 +247,7 @@ def test_the_reference_alone() -> None:
         ("--object testbed/cli.py", "it is not an ELF file"),
         ("--object bpf", "there is no object"),
         ("--object x.o,", "is empty"),
+        ("--object=", "is empty"),
         ("--abi main", "use --abi: it is about objects"),
         ("--tail-call calls:0=parse", "use --tail-call"),
         ("--object x.o --inner-map x", "read --inner-map"),
@@ -260,6 +261,12 @@ def test_what_makes_no_sense(arguments: str, message: str, monkeypatch: pytest.M
     assert isinstance(error, UsageError | ObjectError), output
     assert error.exit_code == ExitCode.USAGE
     assert re.search(message, str(error))
+
+
+def test_an_era_that_the_set_is_not(objects: Objects) -> None:
+    _, output, error = command("--object", str(objects.small["plain"]), "--abi", "v0.3")
+    assert isinstance(error, UsageError), output
+    assert str(error).startswith(f"measure {objects.small['plain']} as Kmesh v0.3.x: the set has no map ")
 
 
 def test_too_few_rounds_are_refused() -> None:

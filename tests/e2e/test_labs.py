@@ -234,7 +234,7 @@ def test_watch_ends_by_itself() -> None:
     assert command("watch", "-l", NAME, "--for", "0.05") == ("", "")
 
 
-@pytest.mark.parametrize("file", [None, "x.pcapng"])
+@pytest.mark.parametrize("file", [None, pytest.param("x.pcapng", marks=pytest.mark.long)])
 def test_capture(client: Client, testbed_command: Run, tmp_path: Path, file: str | None) -> None:
     words = ["-w", str(tmp_path / file)] if file else []
     with subprocess.Popen(

@@ -216,6 +216,27 @@ def test_fixtures_failures_and_what_is_kept_on_purpose(tmp_path: Path) -> None:
     assert re.search(r"test_keeps keeps on purpose, the table is for the next one: .*left 1 thing", said)
 
 
+TORN = """
+@pytest.fixture(scope="module")
+def careless():
+    os.open("/etc/hostname", os.O_RDONLY)
+    yield
+    raise OSError("torn")
+
+def test_one(careless): KEPT.append(tempfile.mkdtemp())
+"""
+
+
+def test_a_teardown_that_fails_has_its_bill_beside_it(tmp_path: Path) -> None:
+    said = pytest_in(tmp_path, HEAD + TORN)
+    assert "1 passed, 1 error" in said
+    found = bills(said)["test_one"]
+    assert "OSError: torn" in found
+    assert "the fixture careless (module scope, test_it.py:" in found
+    assert re.search(r"the test left 1 thing\n.* file +/tmp/", found)
+
+
+@pytest.mark.long
 def test_other_workers_are_not_billed(tmp_path: Path) -> None:
     """Two workers with labs, programs and processes all the time, and two tests that leave something."""
     busy = (

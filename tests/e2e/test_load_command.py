@@ -209,7 +209,7 @@ def test_what_is_no_inner_map(text: str, message: str) -> None:
         parse_inner_map(text)
 
 
-def test_the_command(testbed_command: Run, objects: Objects) -> None:
+def test_the_command(testbed_command: Run, in_process: Run, objects: Objects) -> None:
     done = testbed_command(
         *("load", str(objects.good), str(objects.bad), "--skip", "count"),
         *("--inner-map", "outer=array:4:12:1", "--tail-call", "calls:1=look"),
@@ -217,8 +217,8 @@ def test_the_command(testbed_command: Run, objects: Objects) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "tail call calls:1=look" in done.stdout
     assert done.stdout.splitlines()[-1] == "3 programs loaded"
-    assert testbed_command("load", str(objects.bad), "--program", "count").returncode == 1
-    assert testbed_command("load", str(objects.bad), "--program", "nobody").returncode == 2
+    assert in_process("load", str(objects.bad), "--program", "count").returncode == 1
+    assert in_process("load", str(objects.bad), "--program", "nobody").returncode == 2
 
 
 def test_the_command_needs_root(testbed_command: Run, objects: Objects) -> None:

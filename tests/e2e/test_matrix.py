@@ -27,6 +27,7 @@ TWO = ("--kernel", "5.10", "--kernel", "7")
 GUESTS_S = 240  # emulated, on a busy machine, with kernels to fetch and no snapshot
 
 
+@pytest.mark.long
 def test_two_kernels(testbed_command: Run, tmp_path: Path) -> None:
     files = {name: tmp_path / f"matrix.{name}" for name in ("json", "junit", "html")}
     words = [word for name, file in files.items() for word in (f"--{name}", str(file))]
@@ -48,8 +49,8 @@ def test_two_kernels(testbed_command: Run, tmp_path: Path) -> None:
     assert "5.10" in summary.read_text()
 
 
-def test_what_feeds_a_ci_matrix(testbed_command: Run) -> None:
-    done = testbed_command("matrix", "--list", "--json", *TWO, timeout=GUESTS_S)
+def test_what_feeds_a_ci_matrix(in_process: Run) -> None:
+    done = in_process("matrix", "--list", "--json", *TWO)
     assert json.loads(done.stdout) == {"include": [{"kernel": "5.10"}, {"kernel": "7"}]}
 
 
@@ -158,7 +159,10 @@ def matrix() -> Iterator[tuple[subprocess.Popen[str], int]]:
             process.kill()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGKILL, -9), pytest.param(signal.SIGINT, 130, marks=pytest.mark.long)],
+)
 def test_guests_end_with_a_matrix(
     matrix: tuple[subprocess.Popen[str], int], number: signal.Signals, code: int
 ) -> None:
@@ -209,7 +213,6 @@ BAD = [
 
 
 @pytest.mark.parametrize(("words", "code", "said"), BAD, ids=lambda value: str(value)[:50])
-def test_bad_input(testbed_command: Run, words: tuple[str, ...], code: int, said: str) -> None:
-    done = testbed_command(*words)
+def test_bad_input(in_process: Run, words: tuple[str, ...], code: int, said: str) -> None:
+    done = in_process(*words)
     assert (done.returncode, said in done.stderr) == (code, True), done.stdout + done.stderr
-    assert "Traceback" not in done.stderr

@@ -53,6 +53,7 @@ def test_a_failure_names_what_was_awaited_seen_and_fired(tmp_path: Path) -> None
     assert "server   PASSIVE_ESTABLISHED [fd77::2]:" in done.stdout
 
 
+@pytest.mark.long
 def test_any_failure_tells_the_story(tmp_path: Path) -> None:
     done = pytest_in(
         tmp_path, "def test_it(pair):\n    with pair.connect():\n        assert False\n", "--family", "v4"

@@ -132,7 +132,7 @@ def test_only_the_connections_concerned(pair: Pair, recorder: Recorder) -> None:
             "✗ verdicts: left",
             "#1",
         ),
-        ("assert False", "#1", "✗"),
+        pytest.param("assert False", "#1", "✗", marks=pytest.mark.long),
     ],
 )
 def test_a_failure_tells_its_story(tmp_path: Path, line: str, shown: str, hidden: str) -> None:
@@ -143,6 +143,7 @@ def test_a_failure_tells_its_story(tmp_path: Path, line: str, shown: str, hidden
     assert f"\n{hidden}" not in done.stdout.partition("of no connection")[0].partition("- story -")[2]
 
 
+@pytest.mark.long
 def test_off_records_nothing(tmp_path: Path) -> None:
     done = pytest_in(
         tmp_path,
@@ -227,7 +228,7 @@ def test_nothing_is_kept(bench):
 """
 
 
-@pytest.mark.parametrize("record", ["failures", "all"])
+@pytest.mark.parametrize("record", ["failures", pytest.param("all", marks=pytest.mark.long)])
 def test_no_lab_outlives_its_test(tmp_path: Path, record: str) -> None:
     done = pytest_in(tmp_path, ALIVE, "--record", record, "-p", "no:randomly")
     assert "11 passed" in done.stdout, done.stdout

@@ -4,8 +4,8 @@ usage: sudo .venv/bin/python -m tests.faults.consecutive N [--busy] [--nice 19] 
 
 The code is that of the beginning, whatever is edited meanwhile. Stops at the first run that is not passed,
 and keeps what it printed. One JSON line a run is written to a file in the state directory, one file for each
-way to run it; what has been run before counts towards N. ``--busy`` keeps every core at other work. Exit
-code 0: N runs have passed, 1: one has not.
+way to run it; what has been run before of the same code counts towards N. ``--busy`` keeps every core at
+other work. Exit code 0: N runs have passed, 1: one has not.
 """
 
 from __future__ import annotations
@@ -129,14 +129,14 @@ def run_once(number: int, command: Sequence[str], code: Path) -> tuple[Ended, st
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("runs", type=int, metavar="N")
+    parser.add_argument("runs", type=int, metavar="N", help="how many are to pass")
     parser.add_argument("--busy", action="store_true", help="with every core at other work")
     parser.add_argument("--nice", type=int, default=0, metavar="N", help="at this niceness")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--quick", action="store_true", help="check --quick (default)")
     which.add_argument("--whole", action="store_true", help="check, of all scenarios in all families")
     parser.add_argument("-k", default="", metavar="EXPR", help="these scenarios alone")
-    parser.add_argument("--anew", action="store_true", help="forget what was run before")
+    parser.add_argument("--anew", action="store_true", help="begin another file; those before stay beside it")
     return parser.parse_args()
 
 
@@ -162,14 +162,22 @@ def recorded(file: Path) -> list[Ended]:
     return [Ended(**json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
+def put_aside(file: Path) -> None:
+    """Gives what was recorded a name of its own: a failure that once was is not forgotten."""
+    if file.exists():
+        names = (file.with_name(f"{file.stem}-before-{number}.jsonl") for number in itertools.count(1))
+        file.rename(next(each for each in names if not each.exists()))
+
+
 def told(runs: Sequence[Ended]) -> str:
     """What the runs come to, in a line."""
     seconds = [each.seconds for each in runs]
     passed = sum(each.outcome == "passed" for each in runs)
+    states = len({each.code for each in runs})
     return (
-        f"{len(runs)} runs, {passed} passed; {statistics.median(seconds):.2f} s each"
+        f"{len(runs)} run{'s'[: len(runs) != 1]}, {passed} passed; {statistics.median(seconds):.2f} s each"
         f" ({min(seconds):.2f} – {max(seconds):.2f}); load {min(each.load for each in runs)} –"
-        f" {max(each.load for each in runs)}; {len({each.code for each in runs})} states of the code"
+        f" {max(each.load for each in runs)}; {states} state{'s'[: states != 1]} of the code"
     )
 
 
@@ -197,11 +205,15 @@ def main() -> None:
     file = _file(arguments)
     file.parent.mkdir(parents=True, exist_ok=True)
     if arguments.anew:
-        file.unlink(missing_ok=True)
+        put_aside(file)
     before = recorded(file)
     if any(each.outcome != "passed" for each in before):
         sys.exit(f"run {before[-1].run} of {file} has not passed: begin again with --anew")
     with frozen() as code, busy() if arguments.busy else nullcontext():
+        same = digest(code)
+        if len(before) < arguments.runs and any(each.code != same for each in before):
+            put_aside(file)  # no run of other code is one of these N
+            before = []
         sys.exit(_run_all(file, before, arguments.runs, _command(arguments), code))
 
 

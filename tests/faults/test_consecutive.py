@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from testbed.lab.wait import eventually
 from tests.conftest import ROOT
 
@@ -37,6 +39,7 @@ def consecutive(state: Path, *arguments: str) -> subprocess.CompletedProcess[str
     return run(state, "-m", "tests.faults.consecutive", *arguments)
 
 
+@pytest.mark.long
 def test_runs_in_a_row(tmp_path: Path) -> None:
     first = consecutive(tmp_path, "1", "-k", "enrols", "--nice", "1")
     assert (first.returncode, first.stderr) == (0, "")

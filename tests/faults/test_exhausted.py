@@ -45,6 +45,12 @@ def test_descriptors_of_a_check(place: Place, most: int) -> None:
     assert "cannot run check:" not in ended.err, "somebody below knows better what was attempted"
 
 
+@pytest.mark.parametrize("most", step([50], range(6, 130, 4)))
+def test_descriptors_of_an_examination(place: Place, most: int) -> None:
+    ended = poor(place, Poverty(limits={"NOFILE": most}), "doctor")
+    assert_clear_or_well(ended, "EMFILE (Too many open files)", "ulimit -n")
+
+
 @long
 @pytest.mark.parametrize("most", range(6, 90))
 def test_descriptors_of_a_lab_that_stays_up(place: Place, most: int) -> None:

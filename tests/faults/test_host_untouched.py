@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,13 +17,11 @@ from testbed.gates import Data, Link
 from testbed.lab.lab import Lab
 from testbed.lab.pair import Pair
 from testbed.observe.tap import Tap
+from tests import untouched
 from tests.conftest import ROOT, Run
 from tests.faults.foreign import Foreign, foreign
-from tests.host import Snapshot, differences, snapshot
+from tests.host import OF_OTHER_TESTS, Snapshot, differences, snapshot
 from tests.labs import lab_up
-
-# What other tests make on purpose, which run at the same time: cgroups called like ours, and the foreign.
-_OF_OTHER_TESTS = re.compile(r"sockops-testbed-|testbed-fault-|foreign-[0-9a-f]{16}")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +31,7 @@ def others(object_loader: ObjectLoader) -> Iterator[Foreign]:
 
 
 def changed(before: Snapshot) -> list[str]:
-    return [line for line in differences(before, snapshot()) if not _OF_OTHER_TESTS.search(line)]
+    return [line for line in differences(before, snapshot()) if not OF_OTHER_TESTS.search(line)]
 
 
 def the_contract(testbed_command: Run) -> None:
@@ -143,6 +141,18 @@ def test_a_program_on_a_cgroup_is_seen(others: Foreign) -> None:
 )
 def test_differences_are_named(before: Snapshot, after: Snapshot, expected: list[str]) -> None:
     assert differences(before, after) == expected
+
+
+def test_what_another_session_makes_meanwhile_fails_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But everything else does."""
+    for line, outcome in (
+        (f"foreign-{'0' * 16} 1", pytest.ExitCode.OK),
+        ("x 1", pytest.ExitCode.TESTS_FAILED),
+    ):
+        monkeypatch.setattr(untouched, "snapshot", lambda line=line: {"named namespaces": [line]})
+        session = SimpleNamespace(exitstatus=pytest.ExitCode.OK)
+        untouched.Untouched({}).pytest_sessionfinish(session)  # type: ignore[arg-type]
+        assert session.exitstatus is outcome
 
 
 def test_a_session_that_touches_the_machine_fails(tmp_path: Path) -> None:

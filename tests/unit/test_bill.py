@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,25 @@ def test_a_thread_is_at_the_line_that_started_it(trace: Trace) -> None:
     assert line_of(trace.by_fd.pop(99).place) == "test_bill.py test_a_thread_is_at_the_line_that_started_it"
 
 
+def test_a_thread_that_notes_something_deafens_no_other(trace: Trace) -> None:
+    is_at_work, go_on = threading.Event(), threading.Event()
+
+    def note() -> None:
+        is_at_work.set()
+        go_on.wait()
+
+    thread = threading.Thread(target=trace._hear, args=(note,))
+    thread.start()
+    is_at_work.wait()
+    since = trace.number
+    folder = tempfile.mkdtemp()
+    go_on.set()
+    thread.join()
+    found = made(trace, since)
+    Path(folder).rmdir()
+    assert found == [Thing("file", (folder,))]
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -110,6 +131,31 @@ def test_pytests_own_files_are_not_temporary(trace: Trace, tmp_path: Path) -> No
     since = trace.number
     (tmp_path / "x").write_text("x", encoding="utf-8")
     assert not made(trace, since)
+
+
+def test_the_name_of_a_unix_socket_is_a_file(trace: Trace) -> None:
+    folder, since = Path(tempfile.mkdtemp()), trace.number + 1
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(folder / "x"))
+    found = made(trace, since)
+    (folder / "x").unlink()
+    folder.rmdir()
+    assert found == [Thing("file", (str(folder / "x"),))]
+
+
+def test_a_current_directory_that_was_removed(
+    trace: Trace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is told, and what is done relative to another one, is as ever."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with ExitStack() as stack:
+        fd = os.open(tmp_path, os.O_RDONLY)
+        stack.callback(os.close, fd)
+        os.mkdir("x", dir_fd=fd)
+        stack.callback(os.close, os.open("x", os.O_RDONLY, dir_fd=fd))
+    assert __file__ in str(trace.opened["x"].place)
 
 
 def test_processes(trace: Trace) -> None:

@@ -232,6 +232,13 @@ def printed(result: Result, width: int = 100) -> tuple[ExitCode, str]:
     return code, " ".join(output.getvalue().split())
 
 
+def test_a_narrow_terminal_cuts_no_figure_short(result: Result) -> None:
+    output = io.StringIO()
+    print_result(Console(file=output, width=40), result)
+    assert "…" not in output.getvalue().replace(" … ", "")  # which is within an interval
+    assert " ".join(output.getvalue().split()) == printed(result)[1]
+
+
 def test_the_report_says_the_size_of_a_regression(result: Result) -> None:
     code, text = printed(result)
     assert code == ExitCode.FAILED

@@ -7,10 +7,13 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import pytest
+import typer
 
+from testbed.__main__ import _run
 from testbed.ending import SIGNALS, Ending, Terminated, in_order, undisturbed
 
 HANDLERS: dict[signal.Signals, Any] = {
@@ -119,3 +122,20 @@ def test_undisturbed() -> None:
     with pytest.raises(KeyboardInterrupt):
         act()
     assert done == ["all of it"]
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [(KeyboardInterrupt, "testbed: interrupted\n"), (typer.Exit(130), "")],  # a command that has told it
+)
+def test_an_interrupt_is_told_once(
+    raised: type[BaseException] | BaseException, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = typer.Typer()
+
+    @app.command()
+    def command() -> None:
+        raise raised
+
+    assert _run(partial(app, []), Ending()) == 130
+    assert capsys.readouterr().err == said

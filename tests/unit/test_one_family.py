@@ -6,6 +6,7 @@ from collections import Counter
 
 from testbed.kmesh.catalogue.case import DIMENSIONS
 from testbed.matrix.collection import Scenario, collect
+from testbed.pytest_plugin import parse_families
 from testbed.report.one_family import not_done
 from testbed.report.session import Selection
 
@@ -44,6 +45,13 @@ def test_the_families_share_them() -> None:
     assert min(counts.values()) > 0.8 * len(quick()) / 4, counts
 
 
+def test_each_group_meets_every_family() -> None:
+    def pairs(scenarios: tuple[Scenario, ...]) -> set[tuple[str, str]]:
+        return {(each.about.heading, each.about.family) for each in scenarios}
+
+    assert pairs(every()) - pairs(quick()) == set()
+
+
 def test_an_expression_chooses_among_them() -> None:
     some = {each.nodeid for each in collect(Selection(quick=True, expression="close and not reset"))}
     chosen = {each.nodeid for each in collect(Selection(expression="close and not reset"))}
@@ -53,6 +61,10 @@ def test_an_expression_chooses_among_them() -> None:
 def test_of_fewer_families_all_are_used() -> None:
     counts = Counter(each.about.family for each in collect(Selection(families="v6,mapped", quick=True)))
     assert min(counts["v6"], counts["mapped"]) > 0.4 * counts.total()
+
+
+def test_a_family_that_is_named_twice_is_used_once() -> None:
+    assert parse_families("v6,v4, v6") == ("v6", "v4")
 
 
 def test_the_last_line_says_what_was_left_out() -> None:
