@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 from rich.console import Console
@@ -44,6 +43,7 @@ from testbed.report.results import Collector, Result, in_order, short_name
 from testbed.report.session import Selection, only_ours
 from testbed.report.table import print_failures, print_skips, print_violations, summary, verdict_table
 from testbed.runs.folder import need_state
+from testbed.scratch import scratch_folder
 
 _CAPSULES_TOLD = 5
 _MOST_WORKERS = 16  # for each CPU
@@ -189,8 +189,8 @@ def _room_for_workers(request: Request) -> Iterator[list[str]]:
         return
     count = len(os.sched_getaffinity(0)) if request.workers == "auto" else int(request.workers)
     need_processes(_OF_A_WORKER * count + 1, f"run the scenarios by {count} processes")
-    with TemporaryDirectory(prefix="testbed-") as folder:
-        yield ["--basetemp", str(Path(folder, "workers"))]
+    with scratch_folder("workers") as folder:
+        yield ["--basetemp", str(folder / "workers")]
 
 
 def _write_outputs(request: Request, collector: Collector, junit: int, unwritten: Unwritten) -> None:

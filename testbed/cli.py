@@ -156,7 +156,8 @@ def doctor(
 
 @app.command(rich_help_panel=MACHINE)
 def gc() -> None:
-    """Remove what runs that were killed have left: cgroups and labs that no living process owns."""
+    """Remove what runs that were killed have left: cgroups, labs and files that no living process owns."""
+    from testbed.bpf.elf.kept import tidy_kept
     from testbed.capsule.unpack import reap_unpacked
     from testbed.check import need_root
     from testbed.keeper.registry import survey
@@ -165,21 +166,26 @@ def gc() -> None:
     from testbed.kernel.privileges import LAB
     from testbed.logs import tidy_logs
     from testbed.runs.folder import tidy
+    from testbed.scratch import tidy_scratch
 
     need_root("remove what dead runs left", LAB)
     _, dead = survey()
     for lab in dead:
         typer.echo(f"removed the lab {lab.name}, whose keeper (process {lab.pid}) is dead")
-    for folder in reap_unpacked():
+    unpacked, scratch = reap_unpacked(), tidy_scratch()
+    for folder in unpacked:
         typer.echo(f"removed what a replay had unpacked into {folder}")
+    for folder in scratch:
+        typer.echo(f"removed the temporary files of a dead run in {folder}")
     tidy()
+    tidy_kept()
     tidy_logs()
     with cgroup_root() as root:
         reaped = reap(root)
     for each in reaped:
         ended = f", with {len(each.pids)} processes that were still in it" if each.pids else ""
         typer.echo(f"removed the cgroup {each.cgroup}{ended}")
-    if not reaped and not dead:
+    if not (reaped or dead or unpacked or scratch):
         typer.echo("nothing was left behind")
 
 

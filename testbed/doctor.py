@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.console import Console
@@ -165,9 +163,9 @@ def _objects(made: _Examination) -> str:
     from testbed.bpf.elf.loader import ObjectLoader
     from testbed.bpf.elf.program_sets import load_objects
     from testbed.kmesh.reference import build_reference
+    from testbed.scratch import scratch_folder
 
-    folder = Path(made.stack.enter_context(TemporaryDirectory()))
-    built = build_reference(folder)
+    built = build_reference(made.stack.enter_context(scratch_folder("objects")))
     with ObjectLoader() as loader, load_objects(loader, built) as loaded:
         for failure in loaded.failures:
             raise MachineError(f"load {failure.name}", failure.reason, _LOOK_AT_PROGRAMS, failure.details)

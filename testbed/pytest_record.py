@@ -14,7 +14,6 @@ from collections.abc import Generator, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import astuple
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -42,6 +41,7 @@ from testbed.report.recording import (
     tell,
     violations_by,
 )
+from testbed.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from testbed.bpf.elf.loader import ObjectLoader
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from testbed.observe.tap import Tap
     from testbed.runs.model import Verdict
 
-_HOLDS: pytest.StashKey[TemporaryDirectory[str]] = pytest.StashKey()
+_HOLDS: pytest.StashKey[Path] = pytest.StashKey()
 _KEEPING: pytest.StashKey[Keeping] = pytest.StashKey()
 _ROWS = "testbed-rows"
 _UNKEPT = "testbed_unkept"  # a report's user property: why its story could not be kept
@@ -101,9 +101,10 @@ def pytest_configure_node(node: Any) -> None:
     """xdist's workers add to one run, which is begun here, and one of them holds a lab."""
     if node.config.getoption("--hold-on-fail"):
         if _HOLDS not in node.config.stash:
-            node.config.stash[_HOLDS] = TemporaryDirectory()
-            node.config.add_cleanup(node.config.stash[_HOLDS].cleanup)
-        node.workerinput[_WORKER_HOLDS] = node.config.stash[_HOLDS].name
+            stack = ExitStack()
+            node.config.add_cleanup(stack.close)
+            node.config.stash[_HOLDS] = stack.enter_context(scratch_folder("held"))
+        node.workerinput[_WORKER_HOLDS] = str(node.config.stash[_HOLDS])
     if node.config.getoption("--record") != "off":
         with suppress(TestbedError):  # each worker tries itself then, and says why not with its failures
             node.workerinput[_WORKER_RUN] = str(_keeping(node.config).begin())

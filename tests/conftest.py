@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from typer.testing import CliRunner
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,6 +28,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="do not compare the machine before and after the tests",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    settings.register_profile("tests", max_examples=200 if config.getoption("--long") else 10)
+    settings.load_profile("tests")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -107,15 +107,34 @@ class SetCode:
         """`ValueError` for what is damaged."""
         try:
             told = json.loads(data)
-            return cls(
+            code = cls(
                 str(told["license"]),
                 tuple(MapCode(**each) for each in told["maps"]),
                 {name: _data(text) for name, text in told["programs"].items()},
                 tuple(_data(text) for text in told["btfs"]),
                 str(told["diagnostics"]),
             )
-        except (KeyError, TypeError, AttributeError, zlib.error) as error:
+        except (KeyError, TypeError, AttributeError, RecursionError, zlib.error) as error:
             raise ValueError(f"it is no set of programs: {error!r}") from error
+        if not code._is_sound():
+            raise ValueError("it is no set of programs: it has values that no such set has")
+        return code
+
+    def _is_sound(self) -> bool:
+        """Whether all values are of their fields' types, and what refers to maps or BTF finds them."""
+        numbers = [tuple(asdict(each).values())[1:] for each in self.maps]
+        return (
+            all(type(number) is int and -1 <= number < 1 << 32 for each in numbers for number in each)
+            and all(isinstance(each.name, str) and each.name.isascii() for each in self.maps)
+            and all(each.btf < len(self.btfs) for each in self.maps)
+            and all(len(each) % _INSTRUCTION.size == 0 for each in self.programs.values())
+            and all(
+                number is not None and 0 <= number < len(self.maps)
+                for each in self.programs.values()
+                for _, number in _references(each)
+            )
+            and all(name.isascii() for name in (self.license, *self.programs))
+        )
 
 
 def _text(data: bytes) -> str:

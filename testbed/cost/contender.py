@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from testbed.bpf.elf.file import read_object
 from testbed.bpf.elf.loader import LoadOptions, ObjectLoader
@@ -23,6 +22,7 @@ from testbed.kmesh.profile import Profile, load_profile
 from testbed.kmesh.recognise import recognise
 from testbed.kmesh.reference import build_reference, load_reference
 from testbed.kmesh.subject import load_subject
+from testbed.scratch import scratch_folder
 
 MOST = 6
 _STATISTICS = 4  # BPF_LOG_STATS
@@ -120,7 +120,7 @@ def load_contender(
                 loaded = stack.enter_context(load_reference(loader))
                 return _described(spec, loaded, load_profile("main"), 0.0, {}, ())
             # gone when this returns: what else is read of them is read here
-            paths = tuple(build_reference(Path(folder.enter_context(TemporaryDirectory()))))
+            paths = tuple(build_reference(folder.enter_context(scratch_folder("objects"))))
             abi = "main"
         loaded, profile, notes = _loaded(paths, loader, abi, options)
         stack.enter_context(loaded)

@@ -26,6 +26,7 @@ from testbed.kmesh.mesh import Mesh
 from testbed.lab.attached import Attached
 from testbed.lab.lab import Lab
 from testbed.observe.tap import Tap
+from testbed.scratch import let_go_of_scratch
 from testbed.topology.model import LAB
 
 _LONGEST = 31  # of a name
@@ -95,6 +96,7 @@ def _keep(
         os.setsid()
         mark_as_own(lab.bench.cgroup)
         let_go(lab.bench.outside)
+        let_go_of_scratch()
         write_to(log)
         take_name(name, f"{lab.topology.name} (a test's)", log, stack)
         spawner = os.pidfd_open(lab.bench.spawner.pid)

@@ -14,6 +14,7 @@ from testbed.kernel.ownership import Reaped, disown, own_cgroup, reap
 from testbed.kernel.privileges import needing
 from testbed.kernel.spawner import Spawner
 from testbed.kernel.streams import streams
+from testbed.scratch import tidy_scratch
 
 
 class Bench(Closing):
@@ -26,6 +27,7 @@ class Bench(Closing):
         with ExitStack() as stack:
             self.root: CgroupRoot = stack.enter_context(cgroup_root())
             self.reaped: list[Reaped] = reap(self.root, strict=False)
+            tidy_scratch()
             self.spawner = stack.enter_context(Spawner(buckets))
             self.cgroup: Path = own_cgroup(self.root, stack)
             with needing(f"mark the cgroup {self.cgroup.name}", "CAP_SYS_ADMIN"):

@@ -17,6 +17,7 @@ from testbed.mutants.order import Order
 from testbed.mutants.pool import Ended, Pool
 from testbed.mutants.runs import Run
 from testbed.mutants.suite import check_names, scenario_names
+from testbed.scratch import tidy_scratch
 
 DEADLINE_S = 60.0
 _OF_REFERENCE_S = 600.0
@@ -144,6 +145,7 @@ def remove_what_the_killed_left() -> None:
     """A run that was over its deadline could not remove its cgroup."""
     with cgroup_root() as root:
         reap(root, strict=False)
+    tidy_scratch()
 
 
 class UnchangedFails(ProgramError):

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from testbed.bpf.elf.loader import LoadOptions, ObjectLoader
 from testbed.bpf.program_set import ProgramSet
@@ -15,6 +14,7 @@ from testbed.errors import MachineError, UsageError
 from testbed.kmesh.profile import Profile, load_profile
 from testbed.kmesh.reference import build_reference, load_reference
 from testbed.kmesh.subject import Subject, load_subject
+from testbed.scratch import scratch_folder
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ def load_pressed(paths: Sequence[Path], abi: str, options: LoadOptions) -> Itera
 
 
 def _load_built(loader: ObjectLoader, options: LoadOptions) -> Subject:
-    """The reference, compiled. Its files are gone when this returns: a killed run leaves none."""
-    with TemporaryDirectory() as folder:
-        subject = load_subject(loader, build_reference(Path(folder)), "main", options)
+    """The reference, compiled. Its files are gone when this returns."""
+    with scratch_folder("objects") as folder:
+        subject = load_subject(loader, build_reference(folder), "main", options)
         subject.program_set.debug_structs(subject.profile.records.structs)  # kept once they were read
     return subject

@@ -65,12 +65,8 @@ def counts(output: str) -> dict[str, int]:
     return {word: int(number) for number, word in words}
 
 
-QUICK = "v0.3"  # it has the least; what is of main is the reference's too
-
-
-@pytest.mark.parametrize(
-    "era", [era if era == QUICK else pytest.param(era, marks=pytest.mark.long) for era in ERAS]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("era", ERAS)
 def test_it_keeps_the_contract(era_objects: Objects, testbed_command: Run, era: str) -> None:
     options = [word for path in era_objects[era] for word in ("--object", str(path))]
     if era == "v0.5.0":

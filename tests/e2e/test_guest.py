@@ -145,6 +145,7 @@ def test_no_qemu(tmp_path: Path, testbed_command: Run) -> None:
     )
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_it_at_once() -> None:
     with started("--", "sh", "-c", "echo up; sleep 100") as process:
         assert process.stdout is not None
@@ -261,6 +262,7 @@ def shell() -> Iterator[Shell]:
         os.close(made.terminal)
 
 
+@pytest.mark.long
 def test_a_shell(shell: Shell, kernel: Kernel) -> None:
     shell.until(f"Linux {kernel.release}; `exit` or Ctrl-] ends the guest\n")
     assert shell.run("uname -r; id -u; stty size") == f"{kernel.release}\n0\n33 111\n"

@@ -196,6 +196,7 @@ def test_a_record_that_is_not_ours_is_refused(tmp_path: Path, text: str) -> None
     assert (tmp_path / "x.json").exists()
 
 
+@pytest.mark.long
 def test_the_next_run_reaps(testbed_command: Run, check: subprocess.Popen[bytes]) -> None:
     eventually(lambda: cgroups_of(check.pid), awaited="the cgroup of the run", deadline=20)
     (record,) = [

@@ -72,13 +72,12 @@ def test_every_kind_of_verdict(measured: Callable[..., tuple[int, dict[str, Any]
     assert killed["by"][0]["check"].startswith("1_enrolment::")
 
 
-@pytest.mark.parametrize(
-    ("size", "tried"), [(2, (*FEW, "-n", "1")), pytest.param(8, MORE, marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize(("size", "processes"), [(2, "1"), pytest.param(8, "2", marks=pytest.mark.long)])
 def test_a_sample(
-    measured: Callable[..., tuple[int, dict[str, Any], str]], size: int, tried: tuple[str, ...]
+    measured: Callable[..., tuple[int, dict[str, Any], str]], size: int, processes: str
 ) -> None:
-    code, found, said = measured("--sample", str(size), "--seed", "4", "--target", "0", *tried)
+    sample = ("--sample", str(size), "--seed", "4", "-n", processes)
+    code, found, said = measured(*sample, "--target", "0", *MORE)
     assert code == 0, said
     assert sum(found[name] for name in ("killed", "survived", "invalid", "equivalent")) == size
     assert found["killed"] > size // 8
@@ -186,13 +185,8 @@ def child_at_work(run: subprocess.Popen[str]) -> int:
     return eventually(found, awaited="a child with a lab", deadline=20)
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        *(pytest.param(each, marks=pytest.mark.long) for each in (signal.SIGINT, signal.SIGTERM)),
-        signal.SIGKILL,
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left(run: subprocess.Popen[str], testbed_command: Run, number: signal.Signals) -> None:
     child = child_at_work(run)
     os.kill(child, signal.SIGSTOP)  # it holds the same while it is looked at

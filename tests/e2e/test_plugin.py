@@ -35,6 +35,7 @@ def pytest_in(folder: Path, text: str, *arguments: str) -> subprocess.CompletedP
     )
 
 
+@pytest.mark.long
 def test_ten_lines_in_a_fresh_file(tmp_path: Path) -> None:
     done = pytest_in(tmp_path, TEN_LINES)
     assert done.returncode == 0, done.stdout
@@ -83,6 +84,7 @@ def test_it(pair, mesh):
     assert "the program logged: oh no (ret 0)" in done.stdout
 
 
+@pytest.mark.long
 def test_a_topology_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "three.yaml").write_text(
         """

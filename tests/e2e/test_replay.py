@@ -91,6 +91,7 @@ def changed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.mark.long
 def test_changed_sources_are_compiled(testbed_command: Run, changed: Path) -> None:
     done = testbed_command("replay", str(changed), "--times", "3", "--yes", "--family", "v6")
     assert done.returncode == 1, done.stderr
@@ -113,6 +114,7 @@ def test_here_tells_whether_it_is_mended(
     assert "0 of 3 failed" in done.stdout
 
 
+@pytest.mark.long
 def test_other_objects_run_in_its_place(testbed_command: Run, good: Path, tmp_path: Path) -> None:
     words = []
     for name, data in built(tmp_path, broken_sources()):
@@ -131,7 +133,7 @@ def test_nobody_is_asked_where_there_is_no_terminal(in_process: Run, broken: Pat
     assert "--yes says that it may be done" in done.stderr
 
 
-@pytest.mark.parametrize(("answer", "code"), [("n", 2), ("y", 1)])
+@pytest.mark.parametrize(("answer", "code"), [("n", 2), pytest.param("y", 1, marks=pytest.mark.long)])
 def test_a_terminal_is_asked(broken: Path, answer: str, code: int) -> None:
     ours, theirs = os.openpty()
     try:

@@ -86,6 +86,7 @@ def test_ten_lines_beside_the_object(folder: Path) -> None:
     assert "4 passed" in done.stdout, done.stdout
 
 
+@pytest.mark.long
 def test_a_program_of_an_interface_is_attached_to_a_host(folder: Path) -> None:
     text = """
 import pytest
@@ -128,6 +129,7 @@ def test_a_mistake_is_said_in_one_line(folder: Path) -> None:
     assert "testbed/bpf/" not in done.stdout  # where the testbed noticed is of no interest
 
 
+@pytest.mark.long
 def test_a_rejected_program_fails_the_test_with_the_report(folder: Path) -> None:
     bad = SOURCE.replace("seen++;", "*(__u64 *)bpf_map_lookup_elem(&established, &key) += 1;")
     (folder / "x.c").write_text(bad, encoding="utf-8")

@@ -143,7 +143,6 @@ def test_a_failure_tells_its_story(tmp_path: Path, line: str, shown: str, hidden
     assert f"\n{hidden}" not in done.stdout.partition("of no connection")[0].partition("- story -")[2]
 
 
-@pytest.mark.long
 def test_off_records_nothing(tmp_path: Path) -> None:
     done = pytest_in(
         tmp_path,
@@ -228,7 +227,8 @@ def test_nothing_is_kept(bench):
 """
 
 
-@pytest.mark.parametrize("record", ["failures", pytest.param("all", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("record", ["failures", "all"])
 def test_no_lab_outlives_its_test(tmp_path: Path, record: str) -> None:
     done = pytest_in(tmp_path, ALIVE, "--record", record, "-p", "no:randomly")
     assert "11 passed" in done.stdout, done.stdout
@@ -250,6 +250,7 @@ def test_where_nothing_can_be_kept(tmp_path: Path, arguments: tuple[str, ...], s
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.long
 def test_a_story_that_cannot_be_kept_fails_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

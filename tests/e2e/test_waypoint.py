@@ -275,6 +275,7 @@ def test_a_waypoint_ends_with_its_block_and_with_its_host(lab: Lab) -> None:
     assert waypoint.errors == []
 
 
+@pytest.mark.long
 def test_the_example_of_the_docs_works(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "waypoint.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"^```python\n(.*?)```", text, re.MULTILINE | re.DOTALL)

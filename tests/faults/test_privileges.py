@@ -115,7 +115,7 @@ except MachineError as error:
 """
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [ALL[0], *(pytest.param(each, marks=pytest.mark.long) for each in ALL[1:])])
 def test_the_refusals_of_the_kernel_are_explained(name: str) -> None:
     """Where nobody has asked before it was tried: in tests that people write."""
     done = subprocess.run(

@@ -89,7 +89,7 @@ def test_a_capsule_is_a_run_too(file: Callable[..., Path]) -> None:
     assert ([kept.story for kept in run.kept], run.note, run.packets(1)) == ([failed()], "", b"packets")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(deadline=None)
 @given(data=st.data())
 def test_any_damage_is_one_line(whole: bytes, data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(whole) - 1))

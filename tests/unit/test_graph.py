@@ -226,7 +226,7 @@ def loose_ends(drawn: str) -> Iterator[tuple[int, int, str]]:
 NAMES = [f"h{number}" for number in range(6)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([*combinations(NAMES, 2)]), max_size=10), st.integers(20, 120))
 def test_any_wiring_is_drawn_whole(links: list[tuple[str, str]], width: int) -> None:
     """Every host has its box, and every line begins and ends at one: no end of it hangs in the air."""

@@ -19,12 +19,13 @@ ALL_PYTHON = [
 
 # A room may import from floors below its own.
 FLOORS = {
-    "errors": 0,
+    "errors": -1,
     "acquired": -1,
     "logs": 0,
     "visible": 0,
-    "ending": 0,
+    "ending": -1,
     "data": 0,
+    "scratch": 0,
     "closing": 0,
     "deadlines": 0,
     "__init__": 0,

@@ -275,13 +275,13 @@ EVERYTHING = Struct(
 )
 
 
-@settings(derandomize=True, max_examples=60, deadline=None)
+@settings(derandomize=True, deadline=None)
 @given(values_of(EVERYTHING))
 def test_what_was_encoded_is_decoded(value: object) -> None:
     assert EVERYTHING.decode(EVERYTHING.encode(value)) == value
 
 
-@settings(derandomize=True, max_examples=60, deadline=None)
+@settings(derandomize=True, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 64), st.integers(0, (1 << 64) - 1)), min_size=1, max_size=9))
 def test_bitfields_are_the_bits_of_one_number(parts: list[tuple[int, int]]) -> None:
     fields, value, number, at = [], {}, 0, 0

@@ -83,3 +83,15 @@ def test_who_is_gone(ends: tuple[Line, Socket]) -> None:
     theirs.close()
     with pytest.raises(TestbedError, match="ask them: it is gone"):
         line.ask("one")
+
+
+def test_no_more_replies_are_owed_than_a_socket_has_room_for(ends: tuple[Line, Socket]) -> None:
+    """Else both ends would wait for each other: who answers for room, who asks for the answer."""
+    line, theirs = ends
+    most = 32
+    for number in range(3 * most):
+        if number >= most:  # from here on a request waits for the first reply
+            reply(theirs, number - most, 0)
+        line.request("one", wanted=False)
+        theirs.recv(1000)
+        assert line._owed == min(number + 1, most)

@@ -59,7 +59,7 @@ TEXTS = st.one_of(
     st.text(max_size=40),
     st.from_regex(r"[a-z0-9./ -]{0,40}", fullmatch=True),
 )
-some = settings(max_examples=40, deadline=None)  # a machine that is loaded takes longer
+some = settings(deadline=None)  # a machine that is loaded takes longer
 LONGEST = {Name: 31, DeviceName: 15, LinkName: 71}  # IFNAMSIZ is 16 with its NUL
 
 

@@ -29,7 +29,7 @@ links: [[client, server]]
 programs: [{{objects: ["{path}"]}}]
 """
 PARTS = ["..", ".", "sub", "out", "in", "up", "loop", "x.o", "", "...", " ", "..x", "sub/..", "~", "$HOME"]
-some = settings(max_examples=50, deadline=None)  # a machine that is loaded takes longer
+some = settings(deadline=None)  # a machine that is loaded takes longer
 PATHS = st.lists(st.sampled_from(PARTS), min_size=1, max_size=6).map("/".join)
 NAMES = st.one_of(
     st.lists(

@@ -257,9 +257,7 @@ def test_hostile_words_are_but_shown(text: str) -> None:
     assert parsed.words["h1"] == [f"1 failed, 1 skipped – {shown(text)}"]
 
 
-@settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.lists(stories(), min_size=1, max_size=3))
 def test_any_story_makes_a_harmless_page(every: list[Story]) -> None:
     """Whatever is in it, and twice the same test: each event is a row, and nothing does anything."""

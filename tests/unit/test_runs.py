@@ -35,7 +35,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(stories())
 def test_a_story_comes_back_as_it_was(story: Story) -> None:
     data = encoded(story)

@@ -64,7 +64,7 @@ def unmapped(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     return getattr(address, "ipv4_mapped", None) or address
 
 
-@settings(max_examples=150, deadline=None)
+@settings(deadline=None)
 @given(packets())
 def test_as_scapy_takes_it_apart(packet: Any) -> None:
     data = bytes(packet)
@@ -90,7 +90,7 @@ def test_as_scapy_takes_it_apart(packet: Any) -> None:
 @given(
     st.one_of(st.binary(max_size=90), packets().map(lambda packet: bytes(packet)[:60])), st.integers(0, 99)
 )
-@settings(max_examples=150, deadline=None)
+@settings(deadline=None)
 def test_whatever_it_is_it_is_told(data: bytes, length: int) -> None:
     assert str(decode_frame(data, length))
 

@@ -183,7 +183,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=250, deadline=None)
+@settings(deadline=None)
 @given(
     TEXTS
     | VALUES.map(yaml.safe_dump)

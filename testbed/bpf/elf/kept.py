@@ -10,21 +10,20 @@ import fcntl
 import hashlib
 import os
 import shutil
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from tempfile import NamedTemporaryFile, TemporaryDirectory
+from tempfile import NamedTemporaryFile
 
 import platformdirs
 
 from testbed.acquired import acquired
 from testbed.bpf.elf.clang import compile_command, compile_objects
 from testbed.errors import UsageError
+from testbed.scratch import scratch_folder
 
 _MOST = 64  # objects: those of a few checkouts
-_ABANDONED_S = 3600
 _SYSTEM = ("/usr/include/bpf/bpf_helper_defs.h", "/usr/include/bpf/bpf_helpers.h", "/usr/include/linux/bpf.h")
 
 
@@ -43,7 +42,7 @@ def kept_objects(
     with alone(folder):
         if folder is not None and _are_kept(there):  # another was at it
             return there
-        made = compile_objects(sources, include, Path(stack.enter_context(TemporaryDirectory())), defines)
+        made = compile_objects(sources, include, stack.enter_context(scratch_folder("objects")), defines)
         try:
             return _keep(made, names, folder) if folder is not None else made
         except OSError:  # no room there, for example: they are where they were made
@@ -129,7 +128,18 @@ def _prune(folder: Path) -> None:
             kept.append((path.stat().st_mtime_ns, path))
     for _, path in sorted(kept)[:-_MOST]:
         path.unlink(missing_ok=True)
-    for path in folder.glob("tmp*"):  # of who was killed while it compiled
-        with suppress(FileNotFoundError):
-            if path.stat().st_mtime < time.time() - _ABANDONED_S:
-                shutil.rmtree(path, ignore_errors=True)
+    _tidy(folder)
+
+
+def tidy_kept() -> None:
+    """Removes what was being kept by those who were killed."""
+    folder = kept_folder()
+    with alone(folder):
+        if folder is not None:
+            _tidy(folder)
+
+
+def _tidy(folder: Path) -> None:
+    """Whoever writes there has its lock: what is no whole file is a dead process's."""
+    for path in folder.glob("tmp*"):
+        path.unlink(missing_ok=True)

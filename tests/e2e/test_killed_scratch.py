@@ -1,0 +1,124 @@
+"""Temporary files of runs that are ended: gone at once after a signal, after ``gc`` when killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from testbed.lab.wait import eventually
+from testbed.scratch import tidy_scratch
+from tests.conftest import ROOT, Run
+from tests.machine import cgroups_of
+
+Begin = Callable[[str], subprocess.Popen[bytes]]
+
+LIVES = {
+    "check": ("check", "-n", "2", "-k", "not catalogue"),
+    "hold": ("check", "-n", "2", "-k", "not catalogue", "--hold-on-fail"),
+    "bench": ("bench", "--rounds", "8", "--passes", "1"),
+}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """``TMPDIR``, of this test alone."""
+    path = tmp_path / "tmp"
+    path.mkdir()
+    monkeypatch.setenv("TMPDIR", str(path))
+    return path
+
+
+@pytest.fixture
+def begin(place: Path) -> Iterator[Begin]:
+    """Begins a run; returns when there are files of its in the directories that it is to have."""
+
+    def run(life: str) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "testbed", *LIVES[life]],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        undo.callback(process.wait)
+        undo.callback(process.kill)
+        eventually(lambda: is_in_the_middle(life, place), awaited=f"files of {life}", deadline=30)
+        return process
+
+    with ExitStack() as undo:
+        yield run
+
+
+def is_in_the_middle(life: str, place: Path) -> bool:
+    """``check``: when a worker has labs; else as soon as the directory is there."""
+    wanted = {"check": "workers", "hold": "held", "bench": "objects"}[life]
+    if not any(place.glob(f"sockops-testbed-*/{wanted}-*")):
+        return False
+    return life != "check" or any(
+        path.name.startswith("lab-") for pid in processes_of(place) for path in cgroups_of(pid)
+    )
+
+
+@pytest.mark.parametrize("life", [pytest.param("check", marks=pytest.mark.long), "hold", "bench"])
+def test_killed(place: Path, begin: Begin, testbed_command: Run, life: str) -> None:
+    process = begin(life)
+    process.send_signal(signal.SIGSTOP)
+    assert tidy_scratch() == [], "it lives"
+    process.kill()
+    process.wait()
+    (parent,) = place.iterdir()
+    left = sorted(parent.iterdir())
+    assert left, "it has ended before"
+    eventually(lambda: not processes_of(place), awaited="the end of all its processes", deadline=20)
+    done = testbed_command("gc")
+    assert done.returncode == 0, done.stderr
+    for folder in left:
+        assert f"removed the temporary files of a dead run in {folder}\n" in done.stdout
+    assert not list(place.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("life", "number"),
+    [
+        ("bench", signal.SIGTERM),
+        *(pytest.param(life, signal.SIGTERM, marks=pytest.mark.long) for life in ("check", "hold")),
+        *(pytest.param(life, signal.SIGINT, marks=pytest.mark.long) for life in LIVES),
+    ],
+    ids=lambda value: value.name if isinstance(value, signal.Signals) else value,
+)
+def test_told_to_end(place: Path, begin: Begin, life: str, number: signal.Signals) -> None:
+    process = begin(life)
+    process.send_signal(number)
+    assert process.wait(30) == 128 + number
+    assert not list(place.iterdir())
+
+
+@pytest.mark.long
+def test_the_next_run_removes_them(place: Path, begin: Begin, testbed_command: Run) -> None:
+    process = begin("bench")
+    process.kill()
+    process.wait()
+    assert list(place.iterdir())
+    assert testbed_command("check", "-k", "enrols").returncode == 0
+    assert not list(place.iterdir())
+
+
+def processes_of(place: Path) -> list[int]:
+    """Processes that have this ``TMPDIR``, but for this one."""
+    said = f"TMPDIR={place}".encode()
+    found = []
+    for each in Path("/proc").iterdir():
+        if each.name.isdecimal() and int(each.name) != os.getpid():
+            try:
+                environment = (each / "environ").read_bytes()
+            except OSError:  # gone
+                continue
+            if said in environment.split(b"\0"):
+                found.append(int(each.name))
+    return found
