@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _UNTOUCHED = {signal.SIG_DFL, signal.default_int_handler}
@@ -72,12 +73,35 @@ def in_order() -> Iterator[None]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """The signals wait until the block ends; a process that is forked in it says itself when (`heard`)."""
+    """The signals wait until the block ends; a process that is forked in it says itself when (`heard`).
+
+    One that another thread takes, which does not hold it back, comes to the main thread's handlers all the
+    same: so these wait too.
+    """
+    came: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    handlers = _called() if threading.current_thread() is threading.main_thread() else {}
     try:
+        for number in handlers:
+            signal.signal(number, note)
         yield
     finally:
+        for number, handler in handlers.items():
+            if signal.getsignal(number) is note:
+                signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if came:
+            signal.raise_signal(came[0])
+
+
+def _called() -> dict[signal.Signals, Any]:
+    """The handlers of the signals that have one in Python: what the kernel does itself, it does at once."""
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    return {number: handler for number, handler in handlers.items() if callable(handler)}
 
 
 def heard() -> None:

@@ -23,11 +23,12 @@ from tests.machine import belongings, cgroups_of, picture
 
 
 @pytest.fixture
-def check() -> Iterator[subprocess.Popen[bytes]]:
-    """A check that runs, for a while at least."""
+def check(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A check that runs, for a while at least, and has nothing in its cache."""
     with subprocess.Popen(
         [sys.executable, "-m", "testbed", "check", "-k", "not catalogue"],
         cwd=ROOT,
+        env={**os.environ, "TESTBED_CACHE": str(tmp_path)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as process:

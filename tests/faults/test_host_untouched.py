@@ -144,12 +144,16 @@ def test_differences_are_named(before: Snapshot, after: Snapshot, expected: list
 
 
 def test_what_another_session_makes_meanwhile_fails_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """But everything else does."""
-    for line, outcome in (
-        (f"foreign-{'0' * 16} 1", pytest.ExitCode.OK),
-        ("x 1", pytest.ExitCode.TESTS_FAILED),
+    """But everything else does; where another run is at work, what could be anybody's does not."""
+    for kind, line, others, outcome in (
+        ("named namespaces", f"foreign-{'0' * 16} 1", False, pytest.ExitCode.OK),
+        ("named namespaces", "x 1", False, pytest.ExitCode.TESTS_FAILED),
+        ("named namespaces", "x 1", True, pytest.ExitCode.OK),
+        ("sysctls", "x = 1", True, pytest.ExitCode.TESTS_FAILED),
     ):
-        monkeypatch.setattr(untouched, "snapshot", lambda line=line: {"named namespaces": [line]})
+        found = {kind: [line]}
+        monkeypatch.setattr(untouched, "snapshot", lambda found=found: found)
+        monkeypatch.setattr(untouched, "others_live", lambda others=others: others)
         session = SimpleNamespace(exitstatus=pytest.ExitCode.OK)
         untouched.Untouched({}).pytest_sessionfinish(session)  # type: ignore[arg-type]
         assert session.exitstatus is outcome

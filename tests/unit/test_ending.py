@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import typer
 
 from testbed.__main__ import _run
 from testbed.ending import SIGNALS, Ending, Terminated, in_order, undisturbed
+from testbed.lab.wait import eventually
 
 HANDLERS: dict[signal.Signals, Any] = {
     signal.SIGINT: signal.default_int_handler,
@@ -122,6 +124,33 @@ def test_undisturbed() -> None:
     with pytest.raises(KeyboardInterrupt):
         act()
     assert done == ["all of it"]
+
+
+def test_undisturbed_beside_a_thread_that_takes_the_signal() -> None:
+    """As a worker of xdist has one."""
+    done: list[str] = []
+    over = threading.Event()
+    other = threading.Thread(target=over.wait)
+    other.start()
+
+    def act() -> None:
+        with in_order(), undisturbed():
+            signal.pthread_kill(other.ident or 0, signal.SIGINT)
+            eventually(lambda: not other_is_pending(), awaited="the signal, taken")
+            done.append("all of it")
+
+    def other_is_pending() -> bool:
+        status = Path(f"/proc/self/task/{other.native_id}/status").read_text(encoding="utf-8")
+        return any(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigPnd"))
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            act()
+    finally:
+        over.set()
+        other.join()
+    assert done == ["all of it"]
+    assert {number: signal.getsignal(number) for number in SIGNALS} == HANDLERS
 
 
 @pytest.mark.parametrize(
