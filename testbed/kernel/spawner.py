@@ -12,6 +12,7 @@ from socket import socket as Socket
 
 from testbed.acquired import acquired
 from testbed.closing import Closing
+from testbed.ending import undisturbed
 from testbed.errors import MachineError, errno_name, remedy, starting
 from testbed.kernel import broker
 from testbed.kernel.line import LOG, REPLY_DEADLINE_S, Line, control_pair
@@ -73,10 +74,13 @@ class Births(Closing):
     ) -> tuple[list[Namespace], int]:
         """Takes the namespaces of one request, and asks for their brokers before anything else."""
         with ExitStack() as controls:
-            pairs = [control_pair() for _ in names]
-            for ours, theirs in pairs:
-                undo.enter_context(ours)
-                controls.enter_context(theirs)
+            pairs = []
+            with undisturbed():  # an interrupt within the pair's making would leave it to the collector
+                for _ in names:
+                    ours, theirs = control_pair()
+                    undo.enter_context(ours)
+                    controls.enter_context(theirs)
+                    pairs.append((ours, theirs))
             fds = self._made(names, number)
             unowned = controls.enter_context(ExitStack())
             unowned.callback(broker.close_all, fds)

@@ -74,7 +74,7 @@ def test_it_is_kept_as_it_was(tmp_path: Path, name: str, more: list[str]) -> Non
     with Client(lab) as client:
         about = client.ask(protocol.Inspect())
         (managed,) = client.ask(protocol.Maps(name="managed"))
-    assert " error" not in done.stdout.splitlines()[-1]
+    assert " error" not in done.stdout.splitlines()[-1], done.stdout
     assert all(Path(f"/proc/{host['pid']}").exists() for host in about["hosts"])
     sockets = {host["name"]: host["sockets"] for host in about["hosts"]}
     assert [(sock["state"], sock["receive_queue"]) for sock in sockets["server"]] == [("ESTABLISHED", 6)]
