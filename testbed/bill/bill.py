@@ -19,6 +19,9 @@ from testbed.bill.words import command_of, process_state, words_of
 from testbed.deadlines import scaled
 
 DEADLINE_S = scaled(1.0)
+_OF_OTHERS = {"process", "orphan", "bpf", "cgroup"}
+"""Kinds that end when another process gets a CPU: on a busy machine that takes its time."""
+_PATIENCE = 5  # times the deadline
 _RECHECK_MS = 2
 _SHOWN = 24
 OUTLIVE = {"process", "file", "folder", "cgroup", "mount", "pin", "interface", "named namespace", "orphan"}
@@ -182,17 +185,22 @@ def still_there(thing: Thing) -> bool:
 def settled(gained: Callable[[], Collection[Thing]]) -> Collection[Thing]:
     """What is gained once the kernel has done what it does later: at once where that is nothing.
 
-    Else garbage is collected, and it is waited for until nothing is left, at most a second.
+    Else garbage is collected, and it is waited for until nothing is left, at most a second; five for what
+    other processes have to end.
     """
     found = gained()
     if not found:
         return found
     gc.collect()
-    deadline = time.monotonic() + DEADLINE_S
+    start = time.monotonic()
     poll = select.poll()
-    while (found := gained()) and not _is_for_good(found) and time.monotonic() < deadline:
+    while (found := gained()) and not _is_for_good(found) and time.monotonic() < start + _deadline(found):
         poll.poll(_RECHECK_MS)
     return found
+
+
+def _deadline(things: Collection[Thing]) -> float:
+    return DEADLINE_S * (_PATIENCE if any(each.kind in _OF_OTHERS for each in things) else 1)
 
 
 def _is_for_good(things: Collection[Thing]) -> bool:

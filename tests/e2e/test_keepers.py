@@ -75,9 +75,7 @@ def test_garbage_is_answered_and_harms_nobody(client: Client, data: bytes) -> No
 
 def test_clients_that_go_away_or_never_read_harm_nobody(client: Client, up: dict[str, Any]) -> None:
     descriptors = Path(f"/proc/{up['pid']}/fd")
-    client.ask(
-        protocol.Inspect()
-    )  # what the first such request has it open stays open
+    client.ask(protocol.Inspect())  # what the first such request has it open stays open
     before = len(list(descriptors.iterdir()))
     with ExitStack() as stack:
         for _ in range(80):

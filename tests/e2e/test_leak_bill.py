@@ -82,7 +82,7 @@ from contextlib import ExitStack
 from threading import Event
 import testbed.bill.bill
 
-testbed.bill.bill.DEADLINE_S = 0.3  # what is left here is left for good
+testbed.bill.bill.DEADLINE_S = 0.1  # what is left here is left for good
 KEPT, EVENT, STACK = [], Event(), ExitStack()
 NAME = f"bill-{os.getpid()}"
 MOUNT = os.path.abspath(f"bill-mount-{os.getpid()}")
