@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from testbed.acquired import acquired
 from testbed.bpf.elf.loader import LoadOptions, ObjectLoader
 from testbed.bpf.elf.words import parse_inner_map, parse_tail_call
 from testbed.bpf.program_set import ProgramSet
@@ -68,7 +69,9 @@ def run_explore(request: Request, console: Console) -> ExitCode:
     if not request.objects and (request.tail_calls or request.inner_maps):
         raise UsageError("use --tail-call or --inner-map", "they are about objects, and --object names none")
     # Hypothesis keeps what it has read of modules; without this in the current directory
-    set_hypothesis_home_dir(platformdirs.user_cache_path("sockops-testbed") / "hypothesis")
+    home = platformdirs.user_cache_path("sockops-testbed") / "hypothesis"
+    acquired("kept folder", home)
+    set_hypothesis_home_dir(home)
     journal, failure, is_interrupted = Journal(), None, False
     try:
         with ExitStack() as stack:
