@@ -1,7 +1,6 @@
 """Programs are attached to cgroups of this run alone: whoever else was in one would run them too.
 
-A run marks its cgroup with an extended attribute, which names its process and goes with the directory.
-The look of a name proves nothing.
+A run marks its cgroup (`testbed.owner_mark`). The look of a name proves nothing.
 """
 
 from __future__ import annotations
@@ -11,22 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from testbed.errors import UsageError
+from testbed.owner_mark import owner_of
 
-_OWNER = "trusted.sockops-testbed.owner"  # trusted: who may not make labs cannot set it (xattr(7))
 _NAMED = 3
-
-
-def mark_as_own(cgroup: Path) -> None:
-    """Makes a cgroup and all below this process's, and that of the processes that it forks."""
-    os.setxattr(cgroup, _OWNER, str(os.getpid()).encode())
-
-
-def _marked(cgroup_fd: int) -> int:
-    """The process that a cgroup's own mark names; 0 where it has none."""
-    try:
-        return int(os.getxattr(cgroup_fd, _OWNER))
-    except OSError:
-        return 0
 
 
 def need_own(cgroup_fd: int, what: str) -> None:
@@ -50,7 +36,7 @@ def _owner(cgroup_fd: int) -> int | None:
     fd = cgroup_fd
     try:
         while True:
-            if owner := _marked(fd):
+            if owner := owner_of(fd):
                 return owner
             above = os.open("..", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
             is_root = os.path.samestat(os.fstat(fd), os.fstat(above))

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NoReturn
 
 from testbed.acquired import acquired
-from testbed.bpf.own_cgroups import mark_as_own
 from testbed.ending import undisturbed
 from testbed.errors import TestbedError, starting
 from testbed.keeper.kept import Kept, Placed
@@ -26,6 +25,7 @@ from testbed.kmesh.mesh import Mesh
 from testbed.lab.attached import Attached
 from testbed.lab.lab import Lab
 from testbed.observe.tap import Tap
+from testbed.owner_mark import mark_as_own
 from testbed.scratch import let_go_of_scratch
 from testbed.topology.model import LAB
 

@@ -21,7 +21,8 @@ from pathlib import Path
 
 from testbed.acquired import acquired
 from testbed.errors import MachineError, TestbedError, machine_error
-from testbed.kernel.cgroup import CgroupRoot, make_cgroup, remove_tree
+from testbed.kernel.cgroup import CgroupRoot, make_cgroup, processes, remove_tree
+from testbed.owner_mark import owner_is_dead
 
 REGISTRY = Path("/run/sockops-testbed")
 _CGROUP_NAME = re.compile(r"sockops-testbed-[0-9a-f]{16}")
@@ -121,8 +122,26 @@ def reap(root: CgroupRoot, registry: Path | None = None, *, strict: bool = True)
             problems.append(error)
         finally:
             os.close(fd)
+    if registry is None:
+        reaped += _reap_unrecorded(root, problems)
     if problems and strict:
         raise problems[0]
+    return reaped
+
+
+def _reap_unrecorded(root: CgroupRoot, problems: list[MachineError]) -> list[Reaped]:
+    """Of runs whose records went with their ``/run``, as a container's does: by the mark of the cgroup.
+
+    Whose owner is known to be dead, and nobody is in: of a lab that was handed on, its hosts are.
+    """
+    reaped = []
+    for path in root.path.glob("sockops-testbed-*"):
+        try:
+            is_recorded = (REGISTRY / f"{path.name}.json").exists()
+            if not is_recorded and owner_is_dead(path) and not processes(path):
+                reaped.append(Reaped(path.name, tuple(remove_tree(path))))
+        except MachineError as error:
+            problems.append(error)
     return reaped
 
 

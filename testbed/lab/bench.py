@@ -6,7 +6,6 @@ import itertools
 from contextlib import ExitStack
 from pathlib import Path
 
-from testbed.bpf.own_cgroups import mark_as_own
 from testbed.closing import Closing
 from testbed.ending import undisturbed
 from testbed.kernel.cgroup import CgroupRoot, cgroup_root, make_cgroup
@@ -14,6 +13,7 @@ from testbed.kernel.ownership import Reaped, disown, own_cgroup, reap
 from testbed.kernel.privileges import needing
 from testbed.kernel.spawner import Spawner
 from testbed.kernel.streams import streams
+from testbed.owner_mark import mark_as_own
 from testbed.scratch import tidy_scratch
 
 

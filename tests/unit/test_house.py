@@ -23,6 +23,7 @@ FLOORS = {
     "acquired": -1,
     "logs": 0,
     "visible": 0,
+    "owner_mark": 0,
     "ending": -1,
     "data": 0,
     "scratch": 0,
