@@ -25,6 +25,8 @@ _SOCKMAPS = {MapType.SOCKMAP, MapType.SOCKHASH}
 _TAKEN = {errno.EBUSY, errno.EEXIST}
 _NO_LINKS = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}  # of a kernel that has none for that kind
 
+_NO_FILTERS = {errno.ENOENT, errno.EOPNOTSUPP}  # without sch_ingress
+
 
 @dataclass(frozen=True)
 class Interface:
@@ -40,8 +42,9 @@ def attach(program: Program, target: int | Interface, stack: ExitStack, *, links
 
     ``target`` is a descriptor of a cgroup, of a sockhash or sockmap, or an `Interface`, as the
     program's kind asks for. Links: cgroups since Linux 5.7, XDP 5.9, tc 6.6, sockmaps 6.10.
-    ``links=False`` does without. `ProgramError` when the kernel refuses, `UsageError` for a cgroup that
-    is not this run's and for interfaces of the machine itself: labs touch nothing else.
+    ``links=False`` does without; tc then stops the interface for a moment, unless it is `prepare`d.
+    `ProgramError` when the kernel refuses, `UsageError` for a cgroup that is not this run's and for
+    interfaces of the machine itself: labs touch nothing else.
     """
     kind = program.kind
     if kind is None:
@@ -73,6 +76,20 @@ def attach(program: Program, target: int | Interface, stack: ExitStack, *, links
             errno_name(error.errno or 0),
             f"`{command('doctor')}` says what this kernel can attach",
         ) from error
+
+
+def prepare(target: Interface) -> None:
+    """From now on a tc program comes to an interface and goes, without a link, and no packet is lost.
+
+    That itself stops the interface for a moment, as the first program would: it is for when nothing is
+    under way. It lasts as long as the interface. Nothing is done where the kernel has no such filters.
+    """
+    try:
+        libbpf_net.in_namespace(target.netns_fd, lambda: libbpf_net.tc_hook(target.index))
+    except OSError as error:
+        if error.errno not in _NO_FILTERS:
+            what = f"prepare {target.name} for tc programs"
+            raise ProgramError(what, errno_name(error.errno or 0)) from error
 
 
 def _need_own(program: Program, kind: ProgramKind, target: int | Interface) -> None:

@@ -88,27 +88,42 @@ def xdp_attach(program_fd: int, ifindex: int) -> None:
     acquired("attachment", program_fd)
 
 
-def tc_attach(program_fd: int, ifindex: int, point: int) -> Callable[[], None]:
-    """Attaches by a clsact qdisc and a filter; returns what takes both back."""
+def tc_hook(ifindex: int) -> Callable[[], None] | None:
+    """Makes the clsact qdisc that filters are in; returns what removes it, or None where there was one.
+
+    Either stops the interface for a moment: what a process sends by it meanwhile is lost, and nobody
+    is told (Linux 6.18: ``qdisc_graft`` calls ``dev_deactivate``, under which ``noop_qdisc`` drops).
+    """
     hook = _TcHook(ctypes.sizeof(_TcHook), ifindex, TC_INGRESS | TC_EGRESS, 0)
     with captured_stderr(Captured()):  # libbpf tells that it is there already, which does not matter
         made = _library().bpf_tc_hook_create(byref(hook))
-    if made != -errno.EEXIST:  # of a program at the other point, or somebody else's: it is not ours to remove
-        checked(made, "bpf_tc_hook_create")
+    if made == -errno.EEXIST:  # of a program at the other point, or somebody else's: it is not ours to remove
+        return None
+    checked(made, "bpf_tc_hook_create")
+
+    def remove() -> None:
+        checked(_library().bpf_tc_hook_destroy(byref(hook)), "bpf_tc_hook_destroy")
+
+    return remove
+
+
+def tc_attach(program_fd: int, ifindex: int, point: int) -> Callable[[], None]:
+    """Attaches by a filter, in a clsact qdisc: `tc_hook`; returns what takes back what was made of both."""
+    remove_hook = tc_hook(ifindex)
     at = _TcHook(ctypes.sizeof(_TcHook), ifindex, point, 0)
     options = _TcOptions(ctypes.sizeof(_TcOptions), program_fd)
     try:
         checked(_library().bpf_tc_attach(byref(at), byref(options)), "bpf_tc_attach")
         acquired("attachment", program_fd)
     except OSError:
-        if made == 0:
-            _library().bpf_tc_hook_destroy(byref(hook))
+        if remove_hook:
+            remove_hook()
         raise
 
     def detach() -> None:
         options.prog_fd = options.flags = options.prog_id = 0
         checked(_library().bpf_tc_detach(byref(at), byref(options)), "bpf_tc_detach")
-        if made == 0:
-            checked(_library().bpf_tc_hook_destroy(byref(hook)), "bpf_tc_hook_destroy")
+        if remove_hook:
+            remove_hook()
 
     return detach

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import TypedDict, Unpack
 
+from testbed.bpf.attach import prepare
 from testbed.closing import Closing
 from testbed.errors import UsageError
 from testbed.gates.gate import Gate, HoldGate, Order
@@ -37,12 +38,18 @@ class Link(Closing):
     """
 
     def __init__(self, lab: Lab, program: GateProgram, one: str = "", other: str = "") -> None:
-        """The link of two neighbours, or the lab's first. `UsageError` when there is none."""
+        """The link of two neighbours, or the lab's first. `UsageError` when there is none.
+
+        What is under way on it just then may be lost: make it before the traffic. Its gates come and go
+        amid traffic, and of that nothing is lost but what they are to lose.
+        """
         self.log: list[Matched] = []
         self._lab = lab
         self._program = program
         self._directions = _directions(lab, one, other)
         self._undo = ExitStack()
+        for each in self._directions:
+            prepare(each.arrival)
         lab.chronicles.append(self)
 
     def __repr__(self) -> str:
