@@ -24,6 +24,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 # Chromium reads descriptor 3 and writes descriptor 4
 _PIPED = 'from=$0 to=$1; shift; exec "$@" 3<&"$from" 4>&"$to"'
 _FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-dev-shm-usage")
+_ALONE = ["unshare", "--net", "--pid", "--mount-proc", "--fork", "--kill-child"] if os.geteuid() == 0 else []
 _KEYS = {"ArrowDown": 40, "ArrowUp": 38, "Enter": 13, "End": 35, "Home": 36, "Tab": 9}
 
 
@@ -137,15 +138,16 @@ class Browser:
 
 @contextmanager
 def browser() -> Iterator[Browser]:
-    """It runs until the block ends."""
+    """It runs until the block ends, and nothing of it any longer: its folder is emptied only then.
+
+    It ends when nobody steers it any more. For root it is the first of its PID namespace, so all that
+    it has started has ended when it has (pid_namespaces(7)).
+    """
     assert CHROMIUM is not None, "there is no Chromium"
     with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+        folder = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=not _ALONE))
         ends = [*os.pipe(), *os.pipe()]
-        for end in ends[1:3]:
-            stack.callback(os.close, end)
-        alone = ["unshare", "--net"] if os.geteuid() == 0 else []
-        command = [*alone, CHROMIUM, *_FLAGS, f"--user-data-dir={folder}", "--remote-debugging-pipe"]
+        command = [*_ALONE, CHROMIUM, *_FLAGS, f"--user-data-dir={folder}", "--remote-debugging-pipe"]
         process = subprocess.Popen(
             ["/bin/bash", "-c", _PIPED, str(ends[0]), str(ends[3]), *command],
             pass_fds=(ends[0], ends[3]),
@@ -153,7 +155,8 @@ def browser() -> Iterator[Browser]:
             stderr=subprocess.DEVNULL,
         )
         stack.callback(process.wait, scaled(20))
-        stack.callback(process.terminate)
+        for end in ends[1:3]:
+            stack.callback(os.close, end)
         os.close(ends[0])
         os.close(ends[3])
         yield Browser(ends[1], ends[2])

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import socket
 import typing
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from threading import Event, Thread
+from contextlib import ExitStack
 
 import pytest
 
@@ -23,8 +21,6 @@ from testbed.lab.lab import Lab
 from testbed.lab.pair import Pair
 from testbed.lab.segments import inject, nobodys_address, segment
 from testbed.lab.sockets import reset
-
-SO_RCVBUFFORCE = 33  # asm-generic/socket.h; Python has no name for it
 
 
 def states(host: Host) -> list[TcpState]:
@@ -59,54 +55,6 @@ def test_the_last_gate_has_it(pair: Pair, link: Link) -> None:
         flags = [each.words.split(",")[0] for each in others.matches]
         assert flags.count("passed PSH ACK") == 2
         assert flags[:3] == ["passed SYN", "passed SYN ACK", "passed ACK"]
-
-
-@contextmanager
-def datagrams(pair: Pair) -> Iterator[Callable[[], tuple[int, int]]]:
-    """A stream of them, client to server. What is given ends it, and tells how many were sent and came."""
-    family = pair.family.client
-    sent, ended = 0, Event()
-
-    def stream() -> None:
-        nonlocal sent
-        while not ended.is_set():
-            sender.send(b"x")
-            sent += 1
-
-    def end() -> tuple[int, int]:
-        ended.set()
-        thread.join()
-        receiver.setblocking(False)
-        came = 0
-        with suppress(BlockingIOError):
-            while receiver.recv(1):
-                came += 1
-        return sent, came
-
-    with (
-        pair.client.socket(family, socket.SOCK_DGRAM) as sender,
-        pair.server.socket(family, socket.SOCK_DGRAM) as receiver,
-    ):
-        receiver.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
-        receiver.bind(("", 0))
-        sender.connect((str(pair.server.address(pair.family.version)), receiver.getsockname()[1]))
-        thread = Thread(target=stream)
-        thread.start()
-        try:
-            yield end
-        finally:
-            end()
-
-
-@pytest.mark.families("v4", "v6")
-def test_gates_come_and_go_amid_traffic(pair: Pair, link: Link) -> None:
-    """A packet that is lost to that is one that a test waits for in vain."""
-    with datagrams(pair) as end_of_it:
-        for kind in (Rst, Syn, Fin, Any, Ack):
-            link.drop(kind, sender="server").close()
-            link.drop(kind, port=1).close()
-        sent, came = end_of_it()
-    assert came == sent > 10
 
 
 KINDS = [

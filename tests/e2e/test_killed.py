@@ -155,9 +155,9 @@ def test_gc_says_what_it_removed(tmp_path: Path) -> None:
         ).stdout
         for _ in range(2)
     ]
-    assert outputs == [
-        f"removed the cgroup {name}, with 1 processes that were still in it\n",
-        "nothing was left behind\n",
+    # and perhaps what another test has left just now
+    assert [line for text in outputs for line in text.splitlines() if name in line] == [
+        f"removed the cgroup {name}, with 1 processes that were still in it"
     ]
 
 
