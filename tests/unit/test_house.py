@@ -5,9 +5,8 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 from tests.conftest import ROOT
 
@@ -61,6 +60,7 @@ FLOORS = {
     "__main__": 13,
 }
 SLEEP = re.compile(r"\btime\.sleep\(")
+KMESH = re.compile(r"\bkm_[a-z]|map_of_|kmesh_")
 
 
 def name_of(path: Path) -> str:
@@ -86,28 +86,44 @@ def imports(tree: ast.Module) -> Iterator[str]:
             yield node.module.split(".")[1]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_imports_go_down(path: Path) -> None:
-    here = room(path)
-    for there in imports(ast.parse(path.read_text(encoding="utf-8"))):
-        assert there == here or FLOORS[there] < FLOORS[here], f"{here} imports from {there}"
+@cache
+def text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("path", ALL_PYTHON, ids=name_of)
-def test_rooms_are_small(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 310
-    for node in ast.walk(ast.parse(text)):
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(text_of(path))
+
+
+def functions(path: Path) -> Iterator[tuple[str, int]]:
+    """Their names, and how many lines each has."""
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.FunctionDef) and node.end_lineno is not None:
-            assert node.end_lineno - node.lineno <= 60, node.name
+            yield f"{name_of(path)} {node.name}", node.end_lineno - node.lineno
 
 
-@pytest.mark.parametrize("path", ALL_PYTHON, ids=name_of)
-def test_nobody_sleeps(path: Path) -> None:
-    if path != Path(__file__):
-        assert not SLEEP.search(path.read_text(encoding="utf-8"))
+def test_imports_go_down() -> None:
+    upwards = [
+        f"{name_of(path)} imports from {there}"
+        for path in MODULES
+        for there in imports(tree_of(path))
+        if there != room(path) and FLOORS[there] >= FLOORS[room(path)]
+    ]
+    assert not upwards
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if room(path) != "kmesh"], ids=name_of)
-def test_kmesh_names_stand_in_their_room(path: Path) -> None:
-    assert not re.search(r"\bkm_[a-z]|map_of_|kmesh_", path.read_text(encoding="utf-8"))
+def test_rooms_are_small() -> None:
+    lines = {name_of(path): len(text_of(path).splitlines()) for path in ALL_PYTHON}
+    assert not {name: count for name, count in lines.items() if count > 310}
+    assert not {name: count for path in ALL_PYTHON for name, count in functions(path) if count > 60}
+
+
+def test_nobody_sleeps() -> None:
+    others = [path for path in ALL_PYTHON if path != Path(__file__)]
+    assert not [name_of(path) for path in others if SLEEP.search(text_of(path))]
+
+
+def test_kmesh_names_stand_in_their_room() -> None:
+    others = [path for path in MODULES if room(path) != "kmesh"]
+    assert not [name_of(path) for path in others if KMESH.search(text_of(path))]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -90,11 +89,14 @@ def _parametrized(tree: ast.Module) -> Iterator[str]:
             yield from (argument.arg for argument in node.args.args)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_shell_reads_what_was_put_together(path: Path) -> None:
-    if str(path.relative_to(ROOT)) in MEASURED:
-        return
-    found = [f"{path}:{line}: {what}" for line, what in problems(path.read_text(encoding="utf-8"))]
+def test_no_shell_reads_what_was_put_together() -> None:
+    others = [path for path in MODULES if str(path.relative_to(ROOT)) not in MEASURED]
+    assert len(others) > 500
+    found = [
+        f"{path}:{line}: {what}"
+        for path in others
+        for line, what in problems(path.read_text(encoding="utf-8"))
+    ]
     assert not found
 
 
