@@ -50,6 +50,7 @@ def three(cache: Path) -> list[dict[str, Any]]:
     return [loaded(each) for each in [begin(cache) for _ in range(3)]]
 
 
+@pytest.mark.long
 def test_several_at_once_compile_once_and_load_the_same(three: list[dict[str, Any]]) -> None:
     told = [dict(each) for each in three]
     assert sorted(each.pop("compiled") for each in told) == [False, False, True]

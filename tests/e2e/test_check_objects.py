@@ -33,6 +33,7 @@ def options(*paths: Path) -> list[str]:
     return [word for path in paths for word in ("--object", str(path))]
 
 
+@pytest.mark.long
 def test_the_top_says_what_the_set_contains(testbed_command: Run, objects: dict[str, Path]) -> None:
     done = testbed_command("check", "-k", "exactly_four", *options(*objects.values()))
     assert done.returncode == 0, done.stderr
@@ -103,6 +104,7 @@ def test_no_sockops_program(in_process: Run, objects: dict[str, Path]) -> None:
     assert "there is no sockops program in it, which the contract is about" in done.stderr
 
 
+@pytest.mark.long
 def test_nothing_that_could_be_tested_is_no_pass(testbed_command: Run, objects: dict[str, Path]) -> None:
     done = testbed_command("check", "-k", "enrols", "--abi", "v0.3", *options(objects["sockops"]))
     assert done.returncode == 3

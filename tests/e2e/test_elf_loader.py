@@ -212,7 +212,7 @@ def test_variables_both_ways(load: Load, lab: Lab) -> None:
 
 
 def test_a_write_leaves_its_neighbours_alone(load: Load, lab: Lab) -> None:
-    loaded, times = load("variables"), 300
+    loaded, times = load("variables"), 80
 
     def tick() -> None:
         for _ in range(times):

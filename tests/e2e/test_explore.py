@@ -140,6 +140,7 @@ def test_the_reference_keeps_the_contract(stage: Stage, programs: int) -> None:
     assert stage.journal.connections > programs
 
 
+@pytest.mark.long
 def test_a_seed_is_always_the_same_programs(stage: Stage) -> None:
     assert not told(explore(stage, SEED, 5))
     first = str(stage.journal)
@@ -174,6 +175,7 @@ def found_and_pasted(explorer: Explorer, folder: Path, mistake: Mistake) -> Fail
     return failure
 
 
+@pytest.mark.long
 def test_a_mistake_is_found_shrunk_and_pasted(explorer: Explorer, tmp_path: Path) -> None:
     failure = found_and_pasted(explorer, tmp_path, MISTAKES["unwatched"])
     assert as_test(failure).count("\n") == 11

@@ -275,6 +275,7 @@ def test_programs_on_one_host(tmp_path: Path) -> None:
             client.ask(protocol.Manage(host="right", on=True))
 
 
+@pytest.mark.long
 def test_links_and_bridges_as_they_are(testbed_command: Run) -> None:
     name = f"{NAME}-b"
     with lab_up(name, "bridge", "--count", "pod=1", "--program-set", "none"):

@@ -65,7 +65,9 @@ def is_in_the_middle(life: str, place: Path) -> bool:
     )
 
 
-@pytest.mark.parametrize("life", [pytest.param("check", marks=pytest.mark.long), "hold", "bench"])
+@pytest.mark.parametrize(
+    "life", ["hold", *(pytest.param(each, marks=pytest.mark.long) for each in ("check", "bench"))]
+)
 def test_killed(place: Path, begin: Begin, testbed_command: Run, life: str) -> None:
     process = begin(life)
     process.send_signal(signal.SIGSTOP)
@@ -83,6 +85,7 @@ def test_killed(place: Path, begin: Begin, testbed_command: Run, life: str) -> N
     assert not list(place.iterdir())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("life", "number"),
     [

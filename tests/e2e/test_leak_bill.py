@@ -82,7 +82,7 @@ from contextlib import ExitStack
 from threading import Event
 import testbed.bill.bill
 
-testbed.bill.bill.DEADLINE_S = 0.1  # what is left here is left for good
+testbed.bill.bill.DEADLINE_S, testbed.bill.bill._PATIENCE = 0.1, 1  # what is left here is left for good
 KEPT, EVENT, STACK = [], Event(), ExitStack()
 NAME = f"bill-{os.getpid()}"
 MOUNT = os.path.abspath(f"bill-mount-{os.getpid()}")
@@ -227,6 +227,7 @@ def test_one(careless): KEPT.append(tempfile.mkdtemp())
 """
 
 
+@pytest.mark.long
 def test_a_teardown_that_fails_has_its_bill_beside_it(tmp_path: Path) -> None:
     said = pytest_in(tmp_path, HEAD + TORN)
     assert "1 passed, 1 error" in said
@@ -254,12 +255,14 @@ def test_other_workers_are_not_billed(tmp_path: Path) -> None:
     assert "14 passed, 2 errors" in said
 
 
+@pytest.mark.long
 def test_it_can_be_turned_off(tmp_path: Path) -> None:
     said = pytest_in(tmp_path, HEAD + "def test_leaves(): os.pipe()\n", "--no-leak-bill")
     assert "1 passed" in said
     assert not bills(said)
 
 
+@pytest.mark.long
 def test_what_a_run_keeps_is_on_no_bill_wherever_that_is(tmp_path: Path) -> None:
     """Runs, capsules, logs and what is compiled, in folders that are made below ``/tmp``."""
     with TemporaryDirectory() as folder:

@@ -57,6 +57,7 @@ def test_no_cgroup_v2_at_all(testbed_command: Run) -> None:
     assert "this process is in a user namespace" in done.stderr
 
 
+@pytest.mark.long
 def test_without_bcc(testbed_command: Run, tmp_path: Path) -> None:
     (tmp_path / "bcc.py").write_text("raise ImportError('No module named bcc')", encoding="utf-8")
     done = testbed_command("check", env={"PYTHONPATH": str(tmp_path)})
@@ -94,6 +95,7 @@ def test_doctor_tries_everything(testbed_command: Run) -> None:
     assert all(finding["ok"] for finding in found)
 
 
+@pytest.mark.long
 def test_doctor_says_what_mends_it(testbed_command: Run) -> None:
     done = testbed_command("doctor", prefix=hiding("/usr/src"))
     assert done.returncode == 3

@@ -195,7 +195,7 @@ def load(loader: ObjectLoader, path: Path) -> None:
 @pytest.mark.parametrize(
     ("what", "mutants"),
     [
-        ("anything", EACH // 4),
+        ("anything", EACH // 10),
         *(
             pytest.param(each, EACH, marks=pytest.mark.long)
             for each in ("tables", "types", "code", "anything")

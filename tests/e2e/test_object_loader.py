@@ -56,6 +56,7 @@ def logs(loader: ObjectLoader, path: Path, level: int) -> dict[str, str]:
         return {each["name"]: each["log"] for each in reply.replies[0]["programs"]}
 
 
+@pytest.mark.long
 def test_logs(loader: ObjectLoader, objects: dict[str, Path]) -> None:
     assert logs(loader, objects["slow"], 0) == {"slow": "", "quick": ""}
     statistics = logs(loader, objects["slow"], 4)

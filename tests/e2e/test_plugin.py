@@ -117,6 +117,7 @@ def test_a_bad_family_is_a_usage_error(tmp_path: Path) -> None:
     assert "--family: 'v7' is no family" in done.stderr
 
 
+@pytest.mark.long
 def test_a_setup_error_is_one_message(tmp_path: Path) -> None:
     text = "import pytest\n@pytest.mark.topology('nowhere')\ndef test_it(lab):\n    pass\n"
     done = pytest_in(tmp_path, text)

@@ -66,6 +66,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_capsule(tmp_path_factory.mktemp("good"), material())
 
 
+@pytest.mark.long
 def test_a_broken_set_fails_each_time(testbed_command: Run, broken: Path) -> None:
     done = testbed_command("replay", str(broken), "--times", "5", "--yes")
     assert done.returncode == 1, done.stderr

@@ -81,6 +81,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.long
 def test_ten_lines_beside_the_object(folder: Path) -> None:
     done = pytest_in(folder, TEN_LINES)
     assert "4 passed" in done.stdout, done.stdout
@@ -116,6 +117,7 @@ MISTAKES = [
 ]
 
 
+@pytest.mark.long
 def test_a_mistake_is_said_in_one_line(folder: Path) -> None:
     tests = [
         f"def test_{number}(lab, sockops_program):\n    {call}\n" for number, (call, _) in enumerate(MISTAKES)

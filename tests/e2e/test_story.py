@@ -143,6 +143,7 @@ def test_a_failure_tells_its_story(tmp_path: Path, line: str, shown: str, hidden
     assert f"\n{hidden}" not in done.stdout.partition("of no connection")[0].partition("- story -")[2]
 
 
+@pytest.mark.long
 def test_off_records_nothing(tmp_path: Path) -> None:
     done = pytest_in(
         tmp_path,

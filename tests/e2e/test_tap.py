@@ -69,6 +69,7 @@ def test_a_callback_of_a_newer_kernel_has_a_number() -> None:
     assert (Op(99).name, int(Op(99))) == ("OP_99", 99)
 
 
+@pytest.mark.families("v6")
 def test_a_full_ring_is_an_error(pair: Pair, tap: Tap, recorder: Recorder) -> None:
     """1 MiB holds about 7,700 callbacks; nobody reads while more than that come."""
     recorder.close()

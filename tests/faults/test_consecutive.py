@@ -52,6 +52,7 @@ def test_runs_in_a_row(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.long
 def test_the_first_that_fails_is_the_last(tmp_path: Path) -> None:
     failed = consecutive(tmp_path, "3", "-k", "nothing_is_called_so")
     assert failed.returncode == 1

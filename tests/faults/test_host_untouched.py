@@ -58,8 +58,8 @@ def collecting_what_is_left(testbed_command: Run) -> None:
 @pytest.mark.parametrize(
     "act",
     [
-        collecting_what_is_left,
         the_contract,
+        pytest.param(collecting_what_is_left, marks=pytest.mark.long),
         pytest.param(a_lab_that_stays_up, marks=pytest.mark.long),
     ],
     ids=lambda act: act.__name__,
@@ -87,6 +87,7 @@ def test_a_recorded_lab_with_gates_leaves_the_machine_as_it_was(pair: Pair, tap:
     assert changed(before) == []
 
 
+@pytest.mark.long
 def test_what_is_done_to_a_namespace_is_seen(lab: Lab, link: Link, tmp_path: Path) -> None:
     """The comparison can fail: with a link, an address, a route … more, in a namespace that bears it."""
     host, file = lab["client"], tmp_path / "before.json"

@@ -40,7 +40,7 @@ def test_the_documented_capabilities_are_enough(testbed_command: Run) -> None:
     assert "1 passed" in done.stdout
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [ALL[0], *(pytest.param(each, marks=pytest.mark.long) for each in ALL[1:])])
 def test_each_of_them_is_needed_and_named(testbed_command: Run, name: str) -> None:
     arguments = ("check", "-k", "enrols", "--family", "v4")
     done = testbed_command(*arguments, prefix=with_only(*without(name)))

@@ -39,6 +39,7 @@ def test_a_difference_that_expects_nothing_leads_to_its_connection() -> None:
     assert "until this event</a>" in text
 
 
+@pytest.mark.long
 def test_what_is_not_drawn_is_led_to_by_its_connection() -> None:
     story = large(4100)
     event, number = numbered(story)[3000]
@@ -58,6 +59,7 @@ def test_a_long_message_does_not_stand_before_the_diagram(lines: int, is_open: b
     assert ": assert 1 == 2" in parsed.words["span"]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to open the page with")
 def test_the_filter_is_of_the_stories_too(tmp_path: Path) -> None:
     told = (passed(), failed(), lost_fin())

@@ -218,6 +218,7 @@ def test_hosts_stand_from_clients_to_servers() -> None:
     )
 
 
+@pytest.mark.long
 def test_a_large_run_is_bounded() -> None:
     text = report_html(page_of(large(4100), name="r1"))
     parsed = need_harmless(text)

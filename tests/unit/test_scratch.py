@@ -161,7 +161,11 @@ def test_drafts_of_what_is_kept(place: Path, monkeypatch: pytest.MonkeyPatch) ->
 EVENTS = {"testbed.acquired", "open", "os.mkdir", "os.rmdir", "os.remove", "fcntl.flock", "os.scandir"}
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.long)],
+    ids=lambda number: number.name,
+)
 def test_ended_at_any_point(place: Path, number: signal.Signals) -> None:
     """By SIGINT nothing is left at once, by SIGKILL after what the next run does."""
 
