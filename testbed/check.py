@@ -160,13 +160,16 @@ def run_check(request: Request, console: Console) -> ExitCode:
         _write_outputs(request, collector, memory, unwritten)
     if not collector.has_verdicts:
         _raise_problems(request, collector, code)
+    results = in_order(collector.verdicts)
+    if code == pytest.ExitCode.INTERRUPTED and not results:
+        sys.stderr.write("testbed: interrupted before the first verdict\n")
+        return ExitCode.INTERRUPTED
     if request.list_only:
         for nodeid, about in collector.items:
             console.print(
                 f"{short_name(nodeid)}  {about.title}", markup=False, highlight=False, soft_wrap=True
             )
         return ExitCode.PASSED
-    results = in_order(collector.verdicts)
     facts, kept = (origin, _machine()), _kept(collector)
     left_out = not_done(families) if request.quick else ""
     print_results(console, results, families, facts, time.monotonic() - start, kept, left_out)

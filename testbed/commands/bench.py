@@ -45,7 +45,7 @@ Passes = Annotated[
         metavar="N",
         min=1,
         max=100,
-        help="That share them, one each at least: each loads all anew.",
+        help="That share them: each loads all anew.",
     ),
 ]
 Threshold = Annotated[

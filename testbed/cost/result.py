@@ -10,6 +10,7 @@ from functools import cached_property
 from testbed.cost.contender import Contender
 from testbed.cost.counters import Runs
 from testbed.cost.noise import Figure, figure_of, ratio
+from testbed.errors import UsageError
 from testbed.lab.family import Family
 
 LEAST_NS = 20.0  # of a run: a clock's own grain, and where in memory a program happens to lie
@@ -36,10 +37,16 @@ class Request:
     seed: int = 1
     """Of the order within each round."""
 
+    def __post_init__(self) -> None:
+        if self.passes > self.rounds:
+            why = "each pass has a round at least"
+            what = f"share {self.rounds} rounds among {self.passes} passes"
+            raise UsageError(what, why, f"take `--rounds {self.passes}` or more, or fewer passes")
+
     def rounds_of_passes(self) -> list[int]:
         """How many rounds each pass has: alike, but for one."""
         whole, rest = divmod(self.rounds, self.passes)
-        return [each for number in range(self.passes) if (each := whole + (number < rest))]
+        return [whole + (number < rest) for number in range(self.passes)]
 
 
 @dataclass(frozen=True)

@@ -147,23 +147,38 @@ def test_a_persons_own_pytest_settings_do_not_reach_a_check(testbed_command: Run
     assert done.returncode == 0, done.stderr
 
 
-def test_ctrl_c_shows_what_had_been_run_and_leaves_nothing() -> None:
+@pytest.mark.parametrize(
+    ("stories", "said", "shown"),
+    [
+        pytest.param(0, " before the first verdict", "", id="at once"),
+        pytest.param(2, "; what had been run is shown above", "scenario", id="in the middle"),
+    ],
+)
+def test_ctrl_c_shows_what_had_been_run_and_leaves_nothing(
+    tmp_path: Path, stories: int, said: str, shown: str
+) -> None:
+    """The second story is kept when the first verdict has fallen."""
+    words = ["check", "--record", "all", "--run", str(tmp_path / "run")]
     with subprocess.Popen(
         # whoever runs the tests in the background ignores Ctrl-C, and that is inherited
-        ["env", "--default-signal=INT", sys.executable, "-m", "testbed", "check"],  # noqa: S607
+        ["env", "--default-signal=INT", sys.executable, "-m", "testbed", *words],  # noqa: S607
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     ) as process:
-        eventually(lambda: len(cgroups_of(process.pid)) > 4, awaited="a lab of the run", deadline=20)
+        eventually(
+            lambda: cgroups_of(process.pid) and len(list(tmp_path.rglob("stories/*.json"))) >= stories,
+            awaited="what the run makes",
+            deadline=20,
+        )
         (cgroup, *_) = cgroups_of(process.pid)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to everybody
         output, errors = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert errors == "testbed: interrupted; what had been run is shown above\n"
-    assert output.splitlines()[0].startswith("scenario")
+    assert errors == f"testbed: interrupted{said}\n"
+    assert output.startswith(shown) if shown else not output
     assert not cgroup.exists()
 
 

@@ -166,10 +166,15 @@ def test_rates_and_their_share() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rounds", "passes", "shared"), [(40, 4, [10] * 4), (9, 4, [3, 2, 2, 2]), (8, 20, [1] * 8)]
+    ("rounds", "passes", "shared"), [(40, 4, [10] * 4), (9, 4, [3, 2, 2, 2]), (8, 8, [1] * 8)]
 )
 def test_rounds_are_shared_among_passes(rounds: int, passes: int, shared: list[int]) -> None:
     assert Request(rounds=rounds, passes=passes).rounds_of_passes() == shared
+
+
+def test_each_pass_has_a_round() -> None:
+    with pytest.raises(UsageError, match="share 8 rounds among 9 passes: each pass has a round"):
+        Request(rounds=8, passes=9)
 
 
 def test_contenders(tmp_path: Path) -> None:
