@@ -25,8 +25,9 @@ from benchmarks import latency, objects, rate, start, suite, topologies
 from benchmarks.machine import cpu_times, machine, steal, versions
 from benchmarks.measure import Measured, Options, Section, measure
 from benchmarks.show import as_json, markdown, print_section, verdict
-from testbed.check import need_root, need_writable
 from testbed.errors import ExitCode, TestbedError, UsageError
+from testbed.kernel.privileges import need_root
+from testbed.report.outputs import need_writable
 
 SECTIONS: Sequence[Section] = (
     *topologies.SECTIONS,

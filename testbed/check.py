@@ -27,17 +27,16 @@ from testbed.errors import (
     MachineError,
     UsageError,
     command,
-    file_error,
     need_descriptors,
     need_memory,
     need_processes,
 )
-from testbed.kernel.privileges import SCENARIOS, need
+from testbed.kernel.privileges import need_root
 from testbed.kmesh.profile import load_profile
 from testbed.kmesh.subject import load_subject
 from testbed.pytest_plugin import parse_families
 from testbed.report.one_family import not_done
-from testbed.report.outputs import Unwritten, memory_file, write_output
+from testbed.report.outputs import Unwritten, memory_file, need_writable, write_output
 from testbed.report.recording import MODES, held_words, need_folders
 from testbed.report.results import Collector, Result, in_order, short_name
 from testbed.report.session import Selection, only_ours
@@ -73,15 +72,6 @@ class Request:
     quick: bool = False
 
 
-def need_root(what: str, names: Sequence[str] = SCENARIOS) -> None:
-    """`MachineError` for who has not the capabilities of root, before anything is tried."""
-    need(
-        what,
-        names,
-        why="it needs root, to make namespaces and cgroups and to load BPF programs; run it with sudo",
-    )
-
-
 def _arguments(request: Request, under_test: str, junit: Path | None = None) -> list[str]:
     selection = Selection(
         request.family,
@@ -108,17 +98,6 @@ def _arguments(request: Request, under_test: str, junit: Path | None = None) -> 
     if junit is not None:
         arguments += ["--junitxml", str(junit)]
     return arguments
-
-
-def need_writable(file: Path) -> None:
-    """`UsageError` where a file cannot be written: before what it is for has run, and without a trace."""
-    there = file.exists()
-    try:
-        file.open("a", encoding="utf-8").close()
-    except OSError as error:
-        raise file_error(f"write {file}", error) from error
-    if not there:
-        file.unlink()  # it was a try; what ends before it is written leaves none
 
 
 def _validate(request: Request) -> tuple[str, ...]:

@@ -158,12 +158,11 @@ def doctor(
 def gc() -> None:
     """Remove what runs that were killed have left: cgroups, labs and files that no living process owns."""
     from testbed.bpf.elf.kept import tidy_kept
-    from testbed.capsule.unpack import reap_unpacked
-    from testbed.check import need_root
+    from testbed.capsule.private import reap_unpacked
     from testbed.keeper.registry import survey
     from testbed.kernel.cgroup import cgroup_root
     from testbed.kernel.ownership import reap
-    from testbed.kernel.privileges import LAB
+    from testbed.kernel.privileges import LAB, need_root
     from testbed.logs import tidy_logs
     from testbed.runs.folder import tidy
     from testbed.scratch import tidy_scratch
@@ -197,8 +196,8 @@ def test(context: typer.Context) -> None:
 
     By twice as many processes as there are CPUs, unless -n says otherwise.
     """
-    from testbed.check import need_root
     from testbed.data import checkout
+    from testbed.kernel.privileges import need_root
 
     root = checkout()
     if root is None:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from testbed.keeper.end import take_down
 from testbed.keeper.registry import living
-from testbed.keeper.start import take_down
 from tests.conftest import ROOT
 
 TESTBED = [sys.executable, "-m", "testbed"]

@@ -5,27 +5,23 @@ Nothing else of a capsule ever becomes a file, and only what a person has said y
 
 from __future__ import annotations
 
-import fcntl
-import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp
 
 from testbed.acquired import acquired
 from testbed.bpf.elf.clang import compile_objects
 from testbed.bpf.elf.closed import need_closed
 from testbed.capsule.contents import Capsule
+from testbed.capsule.private import private_folder
 from testbed.data import data_dir
 from testbed.errors import UsageError
 from testbed.kmesh.profile import PROFILES
 from testbed.kmesh.reference import reference_sources
 from testbed.report.shown import shown
-from testbed.runs.folder import folder_lock, is_running, runs_dir, state_error
 
 _SOURCES_ABI = "main"
 
@@ -80,42 +76,12 @@ def unpacked(capsule: Capsule, instead: Instead | None = None) -> Iterator[Under
     if chosen.objects and not _is_about_objects(capsule):
         yield UnderTest(chosen.objects)
         return
-    with _private_folder() as root:
+    with private_folder() as root:
         if chosen.objects:
             yield UnderTest(chosen.objects, _abi(capsule, root))
             return
         objects = _written(capsule, root) if capsule.objects else _compiled(capsule, root)
         yield UnderTest(objects, _abi(capsule, root))
-
-
-@contextmanager
-def _private_folder() -> Iterator[Path]:
-    """A directory that only this user can read, until the block or this process ends."""
-    place = runs_dir().with_name("unpacked")
-    try:
-        place.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with folder_lock(place):  # what is being made is not removed before it is locked
-            reap_unpacked()
-            folder = Path(mkdtemp(dir=place))
-            acquired("folder", folder)
-            owner = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            acquired("descriptor", owner)
-            fcntl.flock(owner, fcntl.LOCK_EX)
-    except OSError as error:
-        raise state_error(f"unpack a capsule into {place}", error) from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(owner)
-
-
-def reap_unpacked() -> list[Path]:
-    """Removes what replays that were killed have left; those that run keep theirs. Returns what is gone."""
-    left = [each for each in runs_dir().with_name("unpacked").glob("*") if not is_running(each)]
-    for folder in left:
-        shutil.rmtree(folder, ignore_errors=True)
-    return left
 
 
 def _written(capsule: Capsule, root: Path) -> tuple[Path, ...]:

@@ -81,11 +81,11 @@ def bench(
     """
     from testbed.bpf.elf.loader import LoadOptions
     from testbed.bpf.elf.words import parse_inner_map, parse_tail_call
-    from testbed.check import need_root, need_writable
     from testbed.cost.contender import parse_contenders
     from testbed.cost.report import bench_report
     from testbed.cost.result import Request
-    from testbed.report.outputs import write_output
+    from testbed.kernel.privileges import need_root
+    from testbed.report.outputs import need_writable, write_output
 
     if not objects:
         for option, given in (("--abi", abi), ("--tail-call", tail_calls), ("--inner-map", inner_maps)):

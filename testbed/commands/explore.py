@@ -43,8 +43,8 @@ def explore(
     verdicts come and nobody reads the rings. A program that fails is shrunk to the shortest one, and
     printed as a test. The same seed runs the same programs.
     """
-    from testbed.check import need_root
     from testbed.errors import UsageError
+    from testbed.kernel.privileges import need_root
     from testbed.kmesh.explore.command import Request, run_explore
     from testbed.lab.family import Family
     from testbed.pytest_plugin import parse_families

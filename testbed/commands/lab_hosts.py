@@ -81,7 +81,7 @@ def _run(lab: str, host: str, words: list[str], env: dict[str, str], startup: in
         told = {LAB_VARIABLE: value["lab"], "TESTBED_HOST": host}
         code = run_in(netns, cgroup, words, {**os.environ, **told, **env}, keeper)
     if code == KILLED and has_gone(client.record):  # whoever else killed it, that is not ours to say
-        from testbed.keeper.start import sweep
+        from testbed.keeper.end import sweep
 
         sweep()  # what the command has started, where its keeper was killed
         typer.echo(f"testbed: the lab {client.record.name} went down, and {words[0]} with it", err=True)

@@ -118,7 +118,7 @@ def capture(
 
     need_root("capture packets")
     if file is not None:
-        from testbed.check import need_writable
+        from testbed.report.outputs import need_writable
 
         need_writable(file)
     host, _, interface = where.partition(":")

@@ -77,9 +77,10 @@ def up(
     loaded = load(topology, parse_counts(count or []))
     lab = valid_name(name or loaded.name)
     need_root(f"bring up the lab {lab}")
+    from testbed.keeper.end import sweep, take_down
     from testbed.keeper.registry import default_lab, living, survey
     from testbed.keeper.setup import Plan
-    from testbed.keeper.start import start, sweep, take_down
+    from testbed.keeper.start import start
 
     sweep()
     paths = tuple(path.absolute() for path in objects or ())
@@ -164,8 +165,8 @@ def down(
     everything: Annotated[bool, typer.Option("--all", help="Every lab that is up.")] = False,
 ) -> None:
     """Take labs down: their hosts, programs and everything that runs on them."""
+    from testbed.keeper.end import sweep, take_down
     from testbed.keeper.registry import choose, survey
-    from testbed.keeper.start import sweep, take_down
     from testbed.keeper.words import need_root
 
     need_root("take a lab down")
@@ -188,8 +189,8 @@ def _dead(name: str, pid: int) -> str:
 
 def ls(as_json: AsJson = False) -> None:
     """List the labs that are up."""
+    from testbed.keeper.end import sweep
     from testbed.keeper.registry import survey
-    from testbed.keeper.start import sweep
     from testbed.keeper.words import need_root
 
     need_root("list the labs")

@@ -139,7 +139,7 @@ def _only_under_pressure(**given: object) -> None:
 
 
 def _load(paths: Sequence[Path], options: LoadOptions, log: bool) -> ExitCode:
-    from testbed.check import need_root
+    from testbed.kernel.privileges import need_root
     from testbed.report.load import load_report
 
     if not paths:
@@ -174,10 +174,10 @@ def _request(
 def _press(
     paths: Sequence[Path], options: LoadOptions, request: Request, abi: str, json_file: Path | None
 ) -> ExitCode:
-    from testbed.check import need_root, need_writable
+    from testbed.kernel.privileges import need_root
     from testbed.pressure.report import pressure_report
     from testbed.pressure.subject import load_pressed
-    from testbed.report.outputs import write_output
+    from testbed.report.outputs import need_writable, write_output
 
     if json_file is not None:
         need_writable(json_file)

@@ -91,8 +91,9 @@ def mutants(
     do not compile or that the kernel rejects, equivalent those that do the same as the unchanged
     programs. Exit code 0: enough of the others are killed, and each mistake picked by hand.
     """
-    from testbed.check import need_root, need_writable
+    from testbed.kernel.privileges import need_root
     from testbed.mutants.measure import Request, measure
+    from testbed.report.outputs import need_writable
 
     if not list_only:
         need_root("run the scenarios on mutants")

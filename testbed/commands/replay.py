@@ -57,7 +57,7 @@ def replay(
     from testbed.capsule.guest import run_in_guest
     from testbed.capsule.replay import Request, prepare, print_capsule, print_outcome, run_here
     from testbed.capsule.unpack import Instead
-    from testbed.check import need_root
+    from testbed.kernel.privileges import need_root
 
     console = Console(highlight=False)
     told = Console(stderr=True, highlight=False) if as_json else console

@@ -13,11 +13,11 @@ from typing import NoReturn
 from testbed.acquired import acquired
 from testbed.ending import undisturbed
 from testbed.errors import TestbedError, starting
+from testbed.keeper.end import end_child
 from testbed.keeper.kept import Kept, Placed
 from testbed.keeper.process import be_keeper, hear, new_log, take_name, write_to
 from testbed.keeper.registry import living
 from testbed.keeper.server import Stop
-from testbed.keeper.start import end_child
 from testbed.kernel.cgroup import await_end
 from testbed.kernel.spawner import REPLY_DEADLINE_S
 from testbed.kernel.streams import let_go

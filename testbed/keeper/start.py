@@ -1,4 +1,4 @@
-"""Starting a keeper from a command, and ending one."""
+"""Starting a keeper from a command."""
 
 from __future__ import annotations
 
@@ -6,26 +6,21 @@ import gc
 import os
 import signal
 import sys
-import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
 
 from testbed.acquired import acquired
-from testbed.deadlines import scaled
 from testbed.ending import undisturbed
-from testbed.errors import TestbedError, need_descriptors, need_memory, starting
+from testbed.errors import need_descriptors, need_memory, starting
+from testbed.keeper.end import end_child
 from testbed.keeper.kept import Kept
 from testbed.keeper.process import be_keeper, hear, new_log, take_name, write_to
-from testbed.keeper.registry import Record, living, survey, taken
+from testbed.keeper.registry import living, taken
 from testbed.keeper.server import Stop, Stopped
 from testbed.keeper.setup import Plan, bring_up
-from testbed.kernel.cgroup import await_end, cgroup_root
-from testbed.kernel.ownership import reap
-from testbed.kernel.privileges import needing
-from testbed.kernel.syscalls import die_with_parent, pidfd_send_signal
+from testbed.kernel.syscalls import die_with_parent
 
-END_DEADLINE_S = scaled(15.0)
 _MEMORY = 64 << 20  # bytes
 _DESCRIPTORS = 16  # with less, not even what a keeper says of it can be said
 
@@ -63,16 +58,6 @@ def start(plan: Plan) -> Any:
     return heard
 
 
-def end_child(pid: int, name: str) -> None:
-    """Ends a keeper that this process has forked, and waits for it; harmless where it has ended."""
-    pidfd = os.pidfd_open(pid)
-    try:
-        end(pidfd, name)
-        os.waitpid(pid, 0)
-    finally:
-        os.close(pidfd)
-
-
 def _keep(plan: Plan, log: Path, tell: int, parent: int) -> NoReturn:
     def keep(stop: Stop, stack: ExitStack) -> Kept:
         os.setsid()
@@ -90,44 +75,3 @@ def _keep(plan: Plan, log: Path, tell: int, parent: int) -> NoReturn:
     os.closerange(3, tell)
     os.closerange(tell + 1, os.sysconf("SC_OPEN_MAX"))
     be_keeper(plan.name, log, tell, keep)
-
-
-def end(pidfd: int, name: str) -> None:
-    """Ends a keeper, and with it its lab. One that does not end in time is killed."""
-    try:
-        pidfd_send_signal(pidfd, signal.SIGTERM)
-    except ProcessLookupError:
-        return
-    if await_end(pidfd, time.monotonic() + END_DEADLINE_S):
-        return
-    pidfd_send_signal(pidfd, signal.SIGKILL)
-    if not await_end(pidfd, time.monotonic() + END_DEADLINE_S):
-        raise TestbedError(
-            f"end the keeper of {name}",
-            f"it lives on {END_DEADLINE_S:.0f} s after SIGKILL",
-            "see /proc/PID/stack",
-        )
-    sweep()
-
-
-def take_down(record: Record) -> None:
-    """Takes a lab down; returns when it is gone."""
-    try:
-        pidfd = os.pidfd_open(record.pid)
-    except ProcessLookupError:
-        return
-    acquired("pidfd", pidfd)
-    with ExitStack() as stack:
-        stack.callback(os.close, pidfd)
-        if living(record.name) == record:  # so the number is still its keeper's
-            with needing(f"take the lab {record.name} down", "CAP_KILL"):
-                end(pidfd, record.name)
-
-
-def sweep() -> list[Record]:
-    """Removes what dead keepers left: records, sockets, cgroups with who is in them. Returns the records."""
-    _, dead = survey()
-    if dead:
-        with cgroup_root() as root:
-            reap(root, strict=False)
-    return dead

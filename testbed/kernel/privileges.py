@@ -103,3 +103,12 @@ def need(what: str, names: Iterable[str] = LAB, why: str = "it needs root; run i
     if os.geteuid() != 0 and len(missing(BITS)) == len(BITS):  # nobody who has been given some
         raise MachineError(what, why)
     raise MachineError(what, lacks(absent), WHAT_IS_NEEDED)
+
+
+def need_root(what: str, names: Iterable[str] = SCENARIOS) -> None:
+    """`MachineError` for who has not the capabilities of root, before anything is tried."""
+    need(
+        what,
+        names,
+        why="it needs root, to make namespaces and cgroups and to load BPF programs; run it with sudo",
+    )

@@ -8,13 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from testbed.check import need_writable
 from testbed.matrix.html import to_html
 from testbed.matrix.junit import to_junit
 from testbed.matrix.markdown import to_markdown
 from testbed.matrix.model import MatrixResult
 from testbed.matrix.rows import VERDICTS, ran_nowhere
-from testbed.report.outputs import Unwritten, add_output, write_output
+from testbed.report.outputs import Unwritten, add_output, need_writable, write_output
 from testbed.report.results import Result, short_name
 
 SUMMARY = "GITHUB_STEP_SUMMARY"  # the file that GitHub Actions shows below a step

@@ -12,6 +12,17 @@ from testbed.acquired import acquired
 from testbed.errors import TestbedError, file_error
 
 
+def need_writable(file: Path) -> None:
+    """`UsageError` where a file cannot be written: before what it is for has run, and without a trace."""
+    there = file.exists()
+    try:
+        file.open("a", encoding="utf-8").close()
+    except OSError as error:
+        raise file_error(f"write {file}", error) from error
+    if not there:
+        file.unlink()  # it was a try; what ends before it is written leaves none
+
+
 def write_output(file: Path, text: str | bytes) -> None:
     """Where it cannot be written whole, what was there before stays; `file_error` says why."""
     data = text.encode(errors="backslashreplace") if isinstance(text, str) else text

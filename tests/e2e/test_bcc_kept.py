@@ -57,6 +57,7 @@ def test_several_at_once_compile_once_and_load_the_same(three: list[dict[str, An
     assert told[0] == told[1] == told[2]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("three")
 def test_what_is_damaged_is_compiled_again(cache: Path) -> None:
     (kept,) = (cache / "programs").glob("*.bcc")

@@ -233,6 +233,7 @@ def test_the_command(objects: Objects, tmp_path: Path) -> None:
     assert len(data["sets"]["B"]["objects"]) == 2
 
 
+@pytest.mark.long
 def test_the_reference_alone() -> None:
     code, output, _ = command("--connections", "1", "--rounds", "8", "--passes", "1")
     assert code == ExitCode.PASSED, output

@@ -68,6 +68,7 @@ def rejected(tmp_path: Path) -> Path:
     return tmp_path / "connect.o"
 
 
+@pytest.mark.long
 def test_a_rejected_program_is_reported_and_the_rest_used(
     testbed_command: Run, objects: dict[str, Path], rejected: Path
 ) -> None:

@@ -72,7 +72,8 @@ def test_a_failed_scenario_is_1_and_tells_its_story(testbed_command: Run, edited
     assert "1 failed" in done.stdout.splitlines()[-1]
 
 
-@pytest.mark.parametrize("options", [(), pytest.param(("-n", "1"), marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("options", [(), ("-n", "1")])
 def test_a_c_error_is_one_message(
     testbed_command: Run, edited_checkout: Edit, options: tuple[str, ...]
 ) -> None:

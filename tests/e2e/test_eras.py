@@ -110,6 +110,7 @@ def test_another_era_than_it_is_fails(era_objects: Objects, testbed_command: Run
     assert "1 failed" in done.stdout
 
 
+@pytest.mark.long
 def test_a_profile_of_ones_own(era_objects: Objects, testbed_command: Run, tmp_path: Path) -> None:
     """v1.1's interface, written down by hand, on objects that would be taken for v1.1."""
     text = (PROFILES / "v1.1.yaml").read_text(encoding="utf-8")

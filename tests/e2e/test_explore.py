@@ -176,15 +176,10 @@ def found_and_pasted(explorer: Explorer, folder: Path, mistake: Mistake) -> Fail
 
 
 @pytest.mark.long
-def test_a_mistake_is_found_shrunk_and_pasted(explorer: Explorer, tmp_path: Path) -> None:
-    failure = found_and_pasted(explorer, tmp_path, MISTAKES["unwatched"])
-    assert as_test(failure).count("\n") == 11
-
-
-@pytest.mark.long
 @pytest.mark.parametrize("name", MISTAKES)
-def test_every_mistake_is(explorer: Explorer, tmp_path: Path, name: str) -> None:
+def test_a_mistake_is_found_shrunk_and_pasted(explorer: Explorer, tmp_path: Path, name: str) -> None:
     failure = found_and_pasted(explorer, tmp_path, MISTAKES[name])
+    assert as_test(failure).count("\n") <= 12
     assert said_when_pasted(tmp_path, failure, build_reference(tmp_path / "good")) == ""
 
 

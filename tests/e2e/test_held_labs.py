@@ -13,8 +13,8 @@ import pytest
 
 from testbed.keeper import protocol
 from testbed.keeper.client import Client
+from testbed.keeper.end import take_down
 from testbed.keeper.registry import living, survey
-from testbed.keeper.start import take_down
 from testbed.lab.wait import eventually
 from tests.machine import belongings, picture
 

@@ -23,8 +23,8 @@ from testbed.cli import app
 from testbed.errors import ExitCode, TestbedError, UsageError
 from testbed.keeper import protocol
 from testbed.keeper.client import Client
+from testbed.keeper.end import take_down
 from testbed.keeper.registry import living, socket_path
-from testbed.keeper.start import take_down
 from testbed.kernel import ownership
 from testbed.kernel.cgroup import processes
 from testbed.lab.wait import eventually

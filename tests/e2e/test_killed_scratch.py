@@ -65,9 +65,8 @@ def is_in_the_middle(life: str, place: Path) -> bool:
     )
 
 
-@pytest.mark.parametrize(
-    "life", ["hold", *(pytest.param(each, marks=pytest.mark.long) for each in ("check", "bench"))]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("life", LIVES)
 def test_killed(place: Path, begin: Begin, testbed_command: Run, life: str) -> None:
     process = begin(life)
     process.send_signal(signal.SIGSTOP)
@@ -86,15 +85,8 @@ def test_killed(place: Path, begin: Begin, testbed_command: Run, life: str) -> N
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    ("life", "number"),
-    [
-        ("bench", signal.SIGTERM),
-        *(pytest.param(life, signal.SIGTERM, marks=pytest.mark.long) for life in ("check", "hold")),
-        *(pytest.param(life, signal.SIGINT, marks=pytest.mark.long) for life in LIVES),
-    ],
-    ids=lambda value: value.name if isinstance(value, signal.Signals) else value,
-)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("life", LIVES)
 def test_told_to_end(place: Path, begin: Begin, life: str, number: signal.Signals) -> None:
     process = begin(life)
     process.send_signal(number)

@@ -30,6 +30,7 @@ def test_without_headers(testbed_command: Run) -> None:
     assert "apt-get install linux-headers-" in done.stderr
 
 
+@pytest.mark.long
 def test_without_btf(testbed_command: Run) -> None:
     done = testbed_command("check", prefix=hiding("/sys/kernel/btf"))
     assert done.returncode == 3
@@ -104,6 +105,7 @@ def test_doctor_says_what_mends_it(testbed_command: Run) -> None:
     assert "–    programs  not tried: it needs headers" in done.stdout
 
 
+@pytest.mark.long
 def test_doctor_without_root(testbed_command: Run) -> None:
     done = testbed_command("doctor", prefix=NOBODY)
     assert done.returncode == 3

@@ -72,7 +72,8 @@ def test_every_kind_of_verdict(measured: Callable[..., tuple[int, dict[str, Any]
     assert killed["by"][0]["check"].startswith("1_enrolment::")
 
 
-@pytest.mark.parametrize(("size", "processes"), [(2, "1"), pytest.param(8, "2", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize(("size", "processes"), [(2, "1"), (8, "2")])
 def test_a_sample(
     measured: Callable[..., tuple[int, dict[str, Any], str]], size: int, processes: str
 ) -> None:

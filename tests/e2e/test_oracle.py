@@ -184,6 +184,7 @@ def test_it(mesh, pair):
 """
 
 
+@pytest.mark.long
 def test_a_persons_test_is_judged_too(tmp_path: Path) -> None:
     """It asserts nothing, and fails."""
     done = pytest_in(tmp_path, BEHIND, "--family", "v4")

@@ -141,6 +141,7 @@ def test_a_rejected_program_fails_the_test_with_the_report(folder: Path) -> None
     assert "bpf_map_lookup_elem(&established, &key) += 1;" in done.stdout
 
 
+@pytest.mark.long
 def test_the_contracts_fixtures_take_objects_too(folder: Path) -> None:
     """--object and --abi are options of pytest as they are of the command."""
     text = "def test_it(pair, mesh):\n    mesh.manage(pair.client)\n"

@@ -74,9 +74,8 @@ DISKS = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(each, marks=long if each != "state full" else ()) for each in DISKS]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("name", DISKS)
 def test_disks(tmp_path: Path, place: Place, name: str) -> None:
     lack, code, words = DISKS[name]
     own = Place(tmp_path) if "cache" in name else place

@@ -160,6 +160,7 @@ def test_what_another_session_makes_meanwhile_fails_none(monkeypatch: pytest.Mon
         assert session.exitstatus is outcome
 
 
+@pytest.mark.long
 def test_a_session_that_touches_the_machine_fails(tmp_path: Path) -> None:
     """In a network namespace of its own, so that it is not this machine's setting."""
     (tmp_path / "test_touch.py").write_text(

@@ -8,6 +8,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from testbed.capsule.collect import current_sources
 from testbed.capsule.contents import read_capsule
 from testbed.capsule.debug_paths import without_paths
@@ -17,6 +19,8 @@ from tests.e2e.test_replay import built
 MAKE = """
 import sys
 from pathlib import Path
+
+import pytest
 from testbed.capsule.collect import write_capsule
 from testbed.capsule.machine import KernelMessages
 from tests.e2e.test_replay import built, broken_sources, material
@@ -31,6 +35,7 @@ print(write_capsule(folder, replace(made, story=told, info=info, kernel_log=Kern
 SECRETS = ("secret-user", "hunter2", "build-host-7", "SECRET_TOKEN")
 
 
+@pytest.mark.long
 def test_nothing_of_the_host_is_in_it(tmp_path: Path) -> None:
     home = tmp_path / "home" / "secret-user"
     home.mkdir(parents=True)

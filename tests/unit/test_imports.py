@@ -17,8 +17,10 @@ PLUGINS = ", ".join(f"testbed.pytest_{name}" for name in ("bill", "lab", "object
         (["-c", "import testbed"], HEAVY | {"pytest", "rich", "typer"}),
         (["-m", "testbed", "--help"], HEAVY | {"pytest", "rich.traceback"}),
         (["-c", f"import {PLUGINS}"], HEAVY | {"rich", "typer"}),
+        (["-m", "testbed", "ls"], HEAVY - {"pydantic"} | {"pytest", "testbed.kmesh"}),
+        (["-m", "testbed", "gc"], HEAVY - {"pydantic"} | {"pytest", "testbed.kmesh"}),
     ],
-    ids=["package", "help", "plugins"],
+    ids=["package", "help", "plugins", "ls", "gc"],
 )
 def test_a_start_is_light(start: list[str], heavy: set[str]) -> None:
     done = subprocess.run(
