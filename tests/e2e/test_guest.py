@@ -36,24 +36,23 @@ def kernel() -> Kernel:
 
 COMMANDS = [
     (r"printf 'a\0\377b'; echo wrong >&2; exit 7", 7, b"a\0\xffb", b"wrong\n"),
-    pytest.param("kill -TERM $$", 128 + signal.SIGTERM, b"", b"", marks=pytest.mark.long),
-    pytest.param(
+    ("kill -TERM $$", 128 + signal.SIGTERM, b"", b""),
+    (
         "cat /proc/1/oom_score_adj /proc/$PPID/oom_score_adj /proc/$$/oom_score_adj",
         0,
         b"-1000\n-1000\n0\n",
         b"",
-        marks=pytest.mark.long,
     ),
-    pytest.param(
+    (
         "readlink /proc/$$/fd/0; pwd; id -u; ip -br link show lo | cut -c1-2",
         0,
         b"/dev/null\n/root\n0\nlo\n",
         b"",
-        marks=pytest.mark.long,
     ),
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("script", "code", "output", "errors"), COMMANDS)
 def test_a_command(script: str, code: int, output: bytes, errors: bytes) -> None:
     done = vm("--", "sh", "-c", script)

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,12 @@ from testbed.matrix.cluster import connected
 from testbed.matrix.run import run_cells
 from tests.conftest import ROOT
 
-pytest.importorskip("distributed", reason="the cluster extra is not installed")
-
-# The client's own threads and sockets end after the test that they are in.
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = [
+    # not `importorskip`: to import it takes a third of a second, of every session
+    pytest.mark.skipif(find_spec("distributed") is None, reason="the cluster extra is not installed"),
+    # the client's own threads and sockets end after the test that they are in
+    pytest.mark.filterwarnings("default"),
+]
 
 START_S = 30.0
 CELLS = '''

@@ -16,7 +16,10 @@ from tests.any_story import HOSTILE
 from tests.chromium import CHROMIUM, Browser, browser
 from tests.stories import failed, large, lost_fin, many, passed
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to open the page with")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to open the page with"),
+    pytest.mark.long,
+]
 CHOOSE = "(each => {each.value = '2'; each.dispatchEvent(new Event('change'))})"
 VISIBLE = "filter(each => each.checkVisibility()).length"
 
@@ -196,7 +199,6 @@ CONTRASTS = """(() => {
 })()"""
 
 
-@pytest.mark.long
 def test_a_large_run_stays_usable(chromium: Browser, tmp_path: Path) -> None:
     file = made(tmp_path, *many(200), large(2000))
     assert file.stat().st_size < 16 << 20

@@ -73,17 +73,15 @@ def room(path: Path) -> str:
 
 def imports(tree: ast.Module) -> Iterator[str]:
     """The rooms that a module imports from, also within functions; not for type checkers alone."""
-    for_types = {
-        inner
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-        for inner in ast.walk(node)
-    }
-    for node in ast.walk(tree):
-        if node in for_types:
+    inner = (ast.stmt, ast.excepthandler, ast.match_case)  # where a statement can be
+    left: list[ast.AST] = [tree]
+    while left:
+        node = left.pop()
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             continue
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("testbed."):
             yield node.module.split(".")[1]
+        left += [each for each in ast.iter_child_nodes(node) if isinstance(each, inner)]
 
 
 @cache
