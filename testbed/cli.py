@@ -194,7 +194,7 @@ def gc() -> None:
 def test(context: typer.Context) -> None:
     """Run the tests of a checkout, the contract among them. Arguments go to pytest.
 
-    By twice as many processes as there are CPUs, unless -n says otherwise.
+    By a process more than there are CPUs, with --long by twice as many, unless -n says otherwise.
     """
     from testbed.data import checkout
     from testbed.kernel.privileges import need_root
@@ -208,6 +208,8 @@ def test(context: typer.Context) -> None:
     sys.stdout.flush()
     arguments = [sys.executable, "-m", "pytest", "--rootdir", str(root), "-c", str(root / "pyproject.toml")]
     if not any(word.startswith(("-n", "--numprocesses", "--dist")) for word in context.args):
-        arguments += ["-n", str(2 * len(os.sched_getaffinity(0)))]  # most of a test is waiting for others
+        cpus = len(os.sched_getaffinity(0))
+        count = 2 * cpus if "--long" in context.args else cpus + 1  # long ones wait for guests and others
+        arguments += ["-n", str(count)]
     os.chdir(root)
     os.execv(sys.executable, [*arguments, *context.args])  # noqa: S606 (a list of words; no shell)
