@@ -148,7 +148,10 @@ class _Run:
         return Storage(each.fd, value, port_at)
 
     def one_slice(self, count: int, with_program: bool) -> None:
-        """Makes connections, through the program or not."""
+        """Makes connections, through the program or not; returns when all of them have ended.
+
+        So each slice finds the same machine, and the rings have records in the order of the slices.
+        """
         workers = self.workers[with_program]
         ports = _PORTS if with_program and not self.slices[True] else 0
         if not with_program or self.request.stalled >= set(self.consumer.rings):
@@ -157,14 +160,13 @@ class _Run:
             with promptly():
                 made = workers.run(count, self.consumer.read, EVERY_S, ports)
         self.slices[with_program].append(made)
-
-    def finish(self, seconds: float, interrupted: bool) -> Result:
-        """Waits until every connection has ended, reads the rest, and looks at what is left."""
         try:
-            for workers in self.workers.values():
-                workers.settle()
+            workers.settle()
         except WaitExpired as error:
             raise TestbedError("wait for the connections to end", str(error)) from error
+
+    def finish(self, seconds: float, interrupted: bool) -> Result:
+        """Every connection has ended: reads the rest, and looks at what is left."""
         opened = sum(each.opened for each in self.slices[True])
         accepted = sum(each.accepted for each in self.slices[True])
         client, server = self.managed

@@ -51,6 +51,7 @@ class RunWriter:
     def __init__(self, folder: Path) -> None:
         if not (folder / RUN_FILE).is_file():
             raise UsageError(f"record into {folder}", f"no run has been begun there (it has no {RUN_FILE})")
+        acquired("kept folder", folder)
         self.folder = folder
         self._next = 1
         self._drafts = itertools.count()

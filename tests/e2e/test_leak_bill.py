@@ -263,11 +263,13 @@ def test_it_can_be_turned_off(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_what_a_run_keeps_is_on_no_bill_wherever_that_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_what_a_run_keeps_is_on_no_bill_wherever_that_is(tmp_path: Path, workers: str) -> None:
     """Runs, capsules, logs and what is compiled, in folders that are made below ``/tmp``."""
     with TemporaryDirectory() as folder:
         places = {"TESTBED_STATE": f"{folder}/new/state", "TESTBED_CACHE": f"{folder}/new/cache"}
-        said = pytest_in(tmp_path, "def test_fails(lab, tap):\n    assert not lab\n", environment=places)
+        text = "def test_fails(pair, mesh):\n    with pair.connect() as one:\n        assert not one\n"
+        said = pytest_in(tmp_path, text, "--family", "v4", "-n", workers, environment=places)
         assert "1 failed in" in said
         assert list(Path(folder, "new/state/runs").glob("*/stories/*.json"))
         assert list(Path(folder, "new/cache").rglob("*.o"))

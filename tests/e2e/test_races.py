@@ -137,10 +137,15 @@ def test_a_lost_fin(pair: Pair, mesh: Mesh, link: Link) -> None:
     """It is sent again, and the closing is reported once."""
     mesh.manage(pair.client, pair.server)
     before = pair.client.counters()
-    with pair.connect() as connection, link.drop(Fin, nth=1, sender="client") as lost:
+    with (
+        pair.connect() as connection,
+        link.hold(Fin, sender="client") as again,
+        link.drop(Fin, nth=1, sender="client") as lost,
+    ):
         connection.client.close()
-        lost.seen()
+        again.seen()
         assert both(pair) == ([TcpState.FIN_WAIT1], [TcpState.ESTABLISHED])
+        again.release()
         assert connection.server.recv(1) == b""
     pair.lab.settle()
     assert sorted(record.event for record in mesh.observed) == ONCE_EACH
