@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -142,33 +143,45 @@ def drafts(cache: Path) -> list[str]:
     return [file.name for file in (cache / "drafts" / "snapshots").glob("*/*")]
 
 
-PHASES: dict[str, Callable[[Path], bool]] = {
-    "it boots": lambda cache: drafts(cache) == ["ram"],
-    "its snapshot is made": lambda cache: "state" in drafts(cache),
-    "it runs": lambda cache: (cache / "running").exists(),
-}
-
-
-def reached(phase: str, cache: Path, process: subprocess.Popen[bytes]) -> int:
-    """The QEMU of a run that is in that phase, else 0."""
+def booting(cache: Path, process: subprocess.Popen[bytes]) -> int:
+    """The QEMU of a run that makes a snapshot, once there is one, else 0."""
     assert process.poll() is None, process.communicate()
-    return qemu_of(process.pid) if PHASES[phase](cache) else 0
+    return qemu_of(process.pid) if drafts(cache) == ["ram"] else 0
+
+
+@contextmanager
+def held_in_saving(cache: Path) -> Iterator[None]:
+    """Of a guest that boots: within the block its state is being written, into a pipe that nobody empties."""
+    (ram,) = (cache / "drafts" / "snapshots").glob("*/ram")
+    os.mkfifo(ram.with_name("state"))
+    reader = os.open(ram.with_name("state"), os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
+        poll = select.poll()
+        poll.register(reader, select.POLLIN)
+        assert poll.poll(60_000), "no state is written"
+        yield
+    finally:
+        os.close(reader)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("phase", ["it boots", "its snapshot is made", "it runs"])
 def test_a_killed_run_leaves_no_qemu(cache: Path, phase: str) -> None:
-    with started("--", "sh", "-c", "echo up; sleep 1000") as process:
+    with ExitStack() as stack:
+        process = stack.enter_context(started("--", "sh", "-c", "echo up; sleep 1000"))
+        guest = eventually(lambda: booting(cache, process), awaited="a guest that boots", deadline=60)
+        if phase == "its snapshot is made":
+            stack.enter_context(held_in_saving(cache))
         if phase == "it runs":
             assert process.stdout is not None
             assert process.stdout.readline() == b"up\n"
-            (cache / "running").touch()
-        guest = eventually(lambda: reached(phase, cache, process), awaited=phase, deadline=60)
+            guest = qemu_of(process.pid)
         gone = os.pidfd_open(guest)
+        stack.callback(os.close, gone)
         process.kill()
         process.wait()
-    assert select.select([gone], [], [], 10)[0], "QEMU lives on"
-    os.close(gone)
+        assert select.select([gone], [], [], 10)[0], "QEMU lives on"
     assert vm("--", "true").returncode == 0
     assert drafts(cache) == []
 
