@@ -68,11 +68,11 @@ def _is_pytests(config: pytest.Config) -> Callable[[str], bool]:
 
 
 def _temporary(config: pytest.Config) -> Callable[[str], bool]:
-    """Whether a path is where temporary files are: not pytest's own, nor in a project that lies there."""
+    """Whether a path is where temporary files are: not pytest's own, nor of a project or home there."""
     named = tempfile.gettempdir()
     within = tuple(f"{place}/" for place in {named, os.path.realpath(named), "/tmp", "/var/tmp", "/dev/shm"})  # noqa: S108
-    project = f"{config.rootpath}/"
-    own = (project,) if project.startswith(within) else ()
+    places = (f"{config.rootpath}/", f"{os.path.expanduser('~')}/")  # noqa: PTH111 (there may be no home)
+    own = tuple(each for each in places if each.startswith(within) and each not in within)
     is_pytests = _is_pytests(config)
 
     def is_temporary(path: str) -> bool:

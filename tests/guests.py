@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import select
 import struct
 import subprocess
 import sys
@@ -40,7 +42,7 @@ def vm(*words: str, env: Mapping[str, str] | None = None) -> subprocess.Complete
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=False,
-        timeout=120,
+        timeout=600,  # a guest that says nothing is ended before: `--deadline`
     )
 
 
@@ -84,3 +86,19 @@ def tiny_kernel(code: bytes) -> bytes:
     load = struct.pack("<IIQQQQQQ", 1, 5, start, _ENTRY, _ENTRY, len(content), len(content), 1)
     notes = struct.pack("<IIQQQQQQ", 4, 4, start + 64, _ENTRY + 64, _ENTRY + 64, len(note), len(note), 4)
     return ident + header + load + notes + content
+
+
+@contextmanager
+def held_in_saving(cache: Path) -> Iterator[None]:
+    """Of a guest that boots: within the block its state is being written, into a pipe that nobody empties."""
+    (ram,) = (cache / "drafts" / "snapshots").glob("*/ram")
+    os.mkfifo(ram.with_name("state"))
+    reader = os.open(ram.with_name("state"), os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
+        poll = select.poll()
+        poll.register(reader, select.POLLIN)
+        assert poll.poll(60_000), "no state is written"
+        yield
+    finally:
+        os.close(reader)

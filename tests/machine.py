@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -17,16 +19,37 @@ def _bpf(kind: Literal["prog", "map", "link"]) -> set[str]:
     return {f"{kind} {number}" for number in object_ids(kind)}
 
 
-def _namespaces() -> set[str]:
+class Held(set[str]):
+    """What a run holds, and when it was looked at: seconds of CLOCK_BOOTTIME."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.when = time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def left_of(held: Held) -> set[str]:
+    """What of it is there now."""
+    return held & set().union(*picture(held.when).values())
+
+
+def _started(process: Path) -> float:
+    words = (process / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    return int(words[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def _namespaces(until: float) -> set[str]:
     """Network namespaces by the processes that are in them, those of labs that somebody has up left out.
 
-    The number of one that is gone is the next one's, which may be another test's by then.
+    The number of one that is gone is the next one's, which may be another test's by then: of processes
+    that were started later none can be in the one that is asked for.
     """
     living = _living()
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if not any(name in (process / "cgroup").read_text(encoding="utf-8") for name in living):
+            if _started(process) <= until and not any(
+                name in (process / "cgroup").read_text(encoding="utf-8") for name in living
+            ):
                 found.add(f"netns {(process / 'ns/net').readlink()}")
         except OSError:
             continue  # gone meanwhile
@@ -64,10 +87,11 @@ def _processes() -> set[str]:
 _HELD = {"prog_id": "prog", "map_id": "map", "link_id": "link"}
 
 
-def belongings(pid: int) -> set[str]:
+def belongings(pid: int) -> Held:
     """What a (stopped) run holds: by its descriptors, and by its cgroups and who is in them."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
-    found = {f"process {each}" for each in (str(pid), *children)}
+    found = Held()
+    found.update(f"process {each}" for each in (str(pid), *children))
     for info in list(Path(f"/proc/{pid}/fdinfo").iterdir()):
         for line in info.read_text(encoding="utf-8").splitlines():
             key, _, value = line.partition(":")
@@ -95,8 +119,8 @@ def cgroups_of(pid: int) -> list[Path]:
     return []
 
 
-def picture() -> dict[str, set[str]]:
-    """What there is now, by kind."""
+def picture(until: float = math.inf) -> dict[str, set[str]]:
+    """What there is now, by kind; namespaces of processes that were started ``until`` then."""
     with cgroup_root() as root:
         cgroups = {f"cgroup {path}" for path, _, _ in os.walk(root.path)}
     return {
@@ -107,7 +131,7 @@ def picture() -> dict[str, set[str]]:
         "mounts": set(Path("/proc/mounts").read_text(encoding="utf-8").splitlines()),
         "interfaces": {path.name for path in Path("/sys/class/net").iterdir()},
         "named namespaces": {path.name for path in Path("/run/netns").glob("*")},
-        "namespaces": _namespaces(),
+        "namespaces": _namespaces(until),
         "processes": _processes(),
         "records": {path.name for path in REGISTRY.glob("*")},
     }

@@ -6,7 +6,7 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import FrameType
 from typing import NoReturn
 
@@ -34,20 +34,27 @@ def run_in(netns_fd: int, cgroup_fd: int, argv: Sequence[str], env: Mapping[str,
     child_changed, wakeup = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.signal(signal.SIGCHLD, lambda *_: None)  # ignored, it would not be written to the pipe
     signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+    # what comes before they are forwarded waits until they are
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
     pid, pidfd = clone_into(cgroup_fd)
     if pid == 0:
-        _execute(netns_fd, argv, env, ignored)
+        _execute(netns_fd, argv, env, ignored, mask)
 
     def forward(number: int, _frame: FrameType | None) -> None:
         pidfd_send_signal(pidfd, number)
 
     for number in _FORWARDED:
         signal.signal(number, forward)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return _await(pid, pidfd, child_changed, keeper)
 
 
 def _execute(
-    netns_fd: int, argv: Sequence[str], env: Mapping[str, str], ignored: set[signal.Signals]
+    netns_fd: int,
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    ignored: set[signal.Signals],
+    mask: Iterable[int],
 ) -> NoReturn:
     code = _NOT_EXECUTABLE
     try:
@@ -55,6 +62,7 @@ def _execute(
         setns(netns_fd, CLONE_NEWNET)
         for number in {*_FROM_TERMINAL, signal.SIGPIPE, signal.SIGXFSZ} - ignored:
             signal.signal(number, signal.SIG_DFL)  # Python ignores some, and an exec keeps that
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.execvpe(argv[0], list(argv), dict(env))  # noqa: S606 (a list of words; no shell)
     except OSError as error:
         code = _NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_EXECUTABLE

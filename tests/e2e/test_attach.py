@@ -23,7 +23,7 @@ from testbed.lab.host import Host
 from testbed.lab.lab import Lab
 from testbed.lab.wait import DEADLINE_S, eventually
 from tests.conftest import ROOT
-from tests.machine import belongings, picture
+from tests.machine import belongings, left_of
 from tests.objects import COUNTER, compiled_all, kernel_objects, on_the_machine
 
 # Of each type of program: its context, and what lets everything pass.
@@ -259,7 +259,7 @@ def test_a_killed_process_leaves_nothing_attached(tmp_path: Path) -> None:
     with cgroup_root() as root:
         reap(root, strict=False)
     eventually(
-        lambda: not held & set().union(*picture().values()),
-        awaited=lambda: f"nothing left of {held & set().union(*picture().values())}",
+        lambda: not left_of(held),
+        awaited=lambda: f"nothing left of {left_of(held)}",
         deadline=10,
     )

@@ -51,6 +51,9 @@ def test_every_segment_of_a_connection(lab: Lab, family: Family, program: Captur
         seen = [
             (each.sender, segment(each.data).flags, segment(each.data).payload) for each in capture.frames
         ]
+    first_fin = seen.index(("client", FIN | ACK, b""))
+    if seen[first_fin + 1] == ("server", ACK, b""):
+        del seen[first_fin + 1]  # this process was not run for 40 ms between both closes
     assert seen == [
         ("client", SYN, b""),
         ("server", SYN | ACK, b""),
@@ -191,11 +194,10 @@ def test_a_socket_that_connects_twice(lab: Lab, states_program: StatesProgram) -
                 (S.ESTABLISHED, connection.tuple),
             ]
             reset(connection.server)
-            lab.eventually(lambda: states.changes[-1].new is S.CLOSE)
-            assert [each.tuple for each in states.changes if each.new is S.CLOSE][-2:] == [
-                connection.tuple.reversed,
-                connection.tuple,
-            ]
+            ends = [connection.tuple.reversed, connection.tuple]
+            lab.eventually(
+                lambda: [each.tuple for each in states.changes if each.new is S.CLOSE][-2:] == ends
+            )
 
 
 def test_states_of_another_lab_are_not_recorded(

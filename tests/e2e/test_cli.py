@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import signal
@@ -158,7 +159,12 @@ def test_a_persons_own_pytest_settings_do_not_reach_a_check(testbed_command: Run
 def test_ctrl_c_shows_what_had_been_run_and_leaves_nothing(
     tmp_path: Path, stories: int, said: str, shown: str
 ) -> None:
-    """The second story is kept when the first verdict has fallen."""
+    """The second story is kept when the first verdict has fallen; without the lock nobody compiles."""
+    kept = tmp_path / "cache/programs"
+    kept.mkdir(parents=True)
+    lock = os.open(kept, os.O_RDONLY)
+    if not stories:
+        fcntl.flock(lock, fcntl.LOCK_EX)
     words = ["check", "--record", "all", "--run", str(tmp_path / "run")]
     with subprocess.Popen(
         # whoever runs the tests in the background ignores Ctrl-C, and that is inherited
@@ -168,15 +174,17 @@ def test_ctrl_c_shows_what_had_been_run_and_leaves_nothing(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        env={**os.environ, "TESTBED_CACHE": str(kept.parent)},
     ) as process:
         eventually(
             lambda: cgroups_of(process.pid) and len(list(tmp_path.rglob("stories/*.json"))) >= stories,
             awaited="what the run makes",
-            deadline=20,
+            deadline=120,
         )
         (cgroup, *_) = cgroups_of(process.pid)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to everybody
         output, errors = process.communicate(timeout=20)
+    os.close(lock)
     assert process.returncode == 130
     assert errors == f"testbed: interrupted{said}\n"
     assert output.startswith(shown) if shown else not output

@@ -14,6 +14,7 @@ from testbed.gates.kinds import PSH, flag_names
 from testbed.gates.link import Which
 from testbed.kernel.counters import grown
 from testbed.kernel.offload import offloads_checksums
+from testbed.kernel.rto import set_min_rto
 from testbed.kernel.sockdiag import TcpState
 from testbed.lab.bench import Bench
 from testbed.lab.host import Host
@@ -120,6 +121,7 @@ def test_what_a_gate_says(pair: Pair, link: Link) -> None:
     with link.hold(Fin, sender="client") as fins, pytest.raises(WaitExpired) as caught:
         pair.lab.eventually(lambda: False, deadline=0)
     assert "gates:\n    hold(Fin, sender=client): 0 matches" in str(caught.value)
+    set_min_rto(pair.client.namespace.route, pair.client.ends[0], 10_000)  # it is held once
     with pair.connect() as connection, link.hold(Fin, sender="client") as fins:
         connection.client.close()
         (fin,) = fins.seen()

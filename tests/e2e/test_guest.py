@@ -234,7 +234,7 @@ class Shell:
     def type(self, line: str) -> None:
         os.write(self.terminal, line.encode())
 
-    def until(self, pattern: str, seconds: float = 60) -> str:
+    def until(self, pattern: str, seconds: float = 180) -> str:
         """What is shown until that is, with it."""
         end = time.monotonic() + seconds
         while not (match := re.search(pattern, self._seen)):
@@ -243,7 +243,7 @@ class Shell:
         shown, self._seen = self._seen[: match.end()], self._seen[match.end() :]
         return shown
 
-    def run(self, line: str, seconds: float = 60) -> str:
+    def run(self, line: str, seconds: float = 180) -> str:
         """What a line prints."""
         self.until(r"# $")
         self.type(f"{line}; echo E''ND\r")

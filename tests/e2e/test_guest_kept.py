@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import select
@@ -30,7 +29,7 @@ from testbed.kernels.kernel import Kernel
 from testbed.lab.wait import eventually
 from testbed.matrix.own_objects import own_objects
 from tests.conftest import Run
-from tests.guests import SERIES, qemu_of, started, the_kernel, vm
+from tests.guests import SERIES, held_in_saving, qemu_of, started, the_kernel, vm
 
 NOBODY = 65534
 MACHINE = Machine(Path("vmlinux"), Path("initrd"), "module", "nonce", "tcg")
@@ -147,22 +146,6 @@ def booting(cache: Path, process: subprocess.Popen[bytes]) -> int:
     """The QEMU of a run that makes a snapshot, once there is one, else 0."""
     assert process.poll() is None, process.communicate()
     return qemu_of(process.pid) if drafts(cache) == ["ram"] else 0
-
-
-@contextmanager
-def held_in_saving(cache: Path) -> Iterator[None]:
-    """Of a guest that boots: within the block its state is being written, into a pipe that nobody empties."""
-    (ram,) = (cache / "drafts" / "snapshots").glob("*/ram")
-    os.mkfifo(ram.with_name("state"))
-    reader = os.open(ram.with_name("state"), os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
-        poll = select.poll()
-        poll.register(reader, select.POLLIN)
-        assert poll.poll(60_000), "no state is written"
-        yield
-    finally:
-        os.close(reader)
 
 
 @pytest.mark.long

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import shlex
 import signal
 import socket
@@ -31,7 +32,7 @@ from testbed.lab.wait import eventually
 from testbed.logs import log_folder
 from tests.conftest import ROOT, Run
 from tests.labs import TESTBED, lab_up
-from tests.machine import belongings, cgroups_of, picture
+from tests.machine import Held, belongings, cgroups_of, left_of
 
 NAME = f"k{os.getpid()}"
 
@@ -48,9 +49,9 @@ def client(up: dict[str, Any]) -> Iterator[Client]:  # noqa: ARG001 (it is up)
         yield made
 
 
-def assert_gone(held: set[str]) -> None:
+def assert_gone(held: Held) -> None:
     def left() -> set[str]:
-        return held & set().union(*picture().values())
+        return left_of(held)
 
     eventually(
         lambda: not left(), awaited=lambda: f"nothing left of the lab, but there is: {left()}", deadline=10
@@ -84,7 +85,7 @@ def test_clients_that_go_away_or_never_read_harm_nobody(client: Client, up: dict
                 sock.send(b'{"request": "inspect"}')
         assert client.ask(protocol.About())["name"] == NAME
     client.ask(protocol.About())
-    eventually(lambda: len(list(descriptors.iterdir())) <= before, awaited="no descriptor kept")
+    eventually(lambda: len(list(descriptors.iterdir())) <= before, awaited="no descriptor kept", deadline=20)
 
 
 def told_to(client: Client) -> Iterator[dict[str, Any]]:
@@ -191,8 +192,10 @@ def test_what_was_removed_is_said(
 def test_gc_removes_what_a_killed_keeper_left(testbed_command: Run) -> None:
     name = f"{NAME}-g"
     with lab_up(name, "pair", "--program-set", "none") as about:
+        keeper = os.pidfd_open(about["pid"])
         os.kill(about["pid"], signal.SIGKILL)
-        eventually(lambda: not Path(f"/proc/{about['pid']}").exists(), awaited="its end")
+        assert select.select([keeper], [], [], 20)[0], "it lives on"
+        os.close(keeper)
         assert testbed_command("gc").returncode == 0
         assert not socket_path(name).exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -65,18 +66,34 @@ def is_in_the_middle(life: str, place: Path) -> bool:
     )
 
 
+def is_stopped(process: subprocess.Popen[bytes], place: Path) -> bool:
+    """Stops it, but where it is making a directory: then it has the lock that others need to look."""
+    process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    (parent,) = place.iterdir()
+    fd = os.open(parent, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        process.send_signal(signal.SIGCONT)
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("life", LIVES)
 def test_killed(place: Path, begin: Begin, testbed_command: Run, life: str) -> None:
     process = begin(life)
-    process.send_signal(signal.SIGSTOP)
-    assert tidy_scratch() == [], "it lives"
+    eventually(lambda: is_stopped(process, place), awaited="the lock of the directory above", deadline=30)
+    assert not [each for each in tidy_scratch() if each.is_relative_to(place)], "it lives"
     process.kill()
     process.wait()
+    eventually(lambda: not processes_of(place), awaited="the end of all its processes", deadline=20)
     (parent,) = place.iterdir()
     left = sorted(parent.iterdir())
     assert left, "it has ended before"
-    eventually(lambda: not processes_of(place), awaited="the end of all its processes", deadline=20)
     done = testbed_command("gc")
     assert done.returncode == 0, done.stderr
     for folder in left:

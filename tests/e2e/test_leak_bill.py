@@ -273,3 +273,12 @@ def test_what_a_run_keeps_is_on_no_bill_wherever_that_is(tmp_path: Path, workers
         assert "1 failed in" in said
         assert list(Path(folder, "new/state/runs").glob("*/stories/*.json"))
         assert list(Path(folder, "new/cache").rglob("*.o"))
+
+
+@pytest.mark.long
+def test_a_home_below_tmp_is_a_home(tmp_path: Path) -> None:
+    with TemporaryDirectory() as home:
+        text = "def test_keeps():\n    os.mkdir(os.environ['HOME'] + '/kept')\n"
+        said = pytest_in(tmp_path, HEAD + text, environment={"HOME": home})
+    assert "1 passed" in said
+    assert not bills(said)

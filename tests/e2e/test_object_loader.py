@@ -24,7 +24,7 @@ from testbed.kmesh.config import Config
 from testbed.kmesh.profile import load_profile
 from testbed.lab.wait import eventually
 from tests.conftest import ROOT
-from tests.machine import belongings, picture
+from tests.machine import belongings, left_of
 from tests.objects import AT_SOCKET, TEXTS, compiled, compiled_all, nothing_left, workers
 
 LARGE = """
@@ -163,8 +163,8 @@ def test_a_killed_process_leaves_nothing(objects: dict[str, Path]) -> None:
     kinds = [what.split()[0] for what in held]
     assert [kinds.count(kind) for kind in ("process", "prog", "map")] == [2, 1, 5]
     eventually(
-        lambda: not held & set().union(*picture().values()),
-        awaited=lambda: f"nothing left of {held & set().union(*picture().values())}",
+        lambda: not left_of(held),
+        awaited=lambda: f"nothing left of {left_of(held)}",
         deadline=10,
     )
 
