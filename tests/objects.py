@@ -14,6 +14,7 @@ from pathlib import Path
 
 from testbed.bpf.libbpf import object_ids
 from testbed.bpf.types.layout import Value
+from tests.host import OF_OTHER_TESTS
 
 HEAD = """
 #include <stdbool.h>
@@ -279,7 +280,8 @@ def _held() -> Counter[str]:
             continue
         found[target.partition("[")[0] if target.startswith(("socket", "pipe")) else target] += 1
     found["workers"] = len(workers())
-    found.update(f"pin {path}" for path in Path("/sys/fs/bpf").iterdir())
+    pins = [str(path) for path in Path("/sys/fs/bpf").iterdir()]
+    found.update(f"pin {path}" for path in pins if not OF_OTHER_TESTS.search(path))
     return found
 
 

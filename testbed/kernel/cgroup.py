@@ -20,6 +20,7 @@ from testbed.kernel.syscalls import mount_detached, pidfd_send_signal
 
 REMOVE_DEADLINE_S = scaled(10.0)
 _RECHECK_MS = 10
+_REMOVED = {errno.ENOENT, errno.ENODEV}  # of a file in a directory that somebody has removed meanwhile
 
 
 @dataclass(frozen=True)
@@ -126,11 +127,15 @@ def _remove_directory(path: Path, deadline: float) -> None:
 
 
 def _await_event(path: Path) -> None:
-    with (path / "cgroup.events").open("rb", buffering=0) as events:
-        poll = select.poll()
-        poll.register(events, select.POLLPRI)
-        events.read()
-        poll.poll(_RECHECK_MS)  # a change between the removal and the read has no event
+    try:
+        with (path / "cgroup.events").open("rb", buffering=0) as events:
+            poll = select.poll()
+            poll.register(events, select.POLLPRI)
+            events.read()
+            poll.poll(_RECHECK_MS)  # a change between the removal and the read has no event
+    except OSError as error:
+        if error.errno not in _REMOVED:
+            raise
 
 
 def processes(path: Path) -> list[int]:
@@ -140,7 +145,7 @@ def processes(path: Path) -> list[int]:
         try:
             found += map(int, Path(directory, "cgroup.procs").read_text(encoding="ascii").split())
         except OSError as error:
-            if error.errno not in {errno.ENOENT, errno.ENODEV}:  # somebody removed that directory meanwhile
+            if error.errno not in _REMOVED:
                 raise
     return found
 

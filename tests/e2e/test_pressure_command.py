@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -169,11 +170,10 @@ def endless() -> Iterator[subprocess.Popen[str]]:
 def connections_made(pid: int) -> int:
     """How many connections of a run's labs have ended: their TIME_WAITs."""
     tops = [path for path in cgroups_of(pid) if path.name.startswith("sockops-testbed-")]
-    stats = [
-        (Path("/proc") / str(each) / "net/sockstat").read_text(encoding="ascii")
-        for path in tops
-        for each in processes(path)
-    ]
+    stats = []
+    for each in (each for path in tops for each in processes(path)):
+        with suppress(OSError):  # it has ended meanwhile
+            stats.append((Path("/proc") / str(each) / "net/sockstat").read_text(encoding="ascii"))
     return max(
         (int(found[1]) for text in stats for found in [re.search(r" tw (\d+)", text)] if found), default=0
     )

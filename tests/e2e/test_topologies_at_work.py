@@ -102,7 +102,7 @@ def test_who_probes_a_pod(
     with meet(lab[prober], lab["a-1"], family, source=source) as connection:
         assert connection.tuple.src == source
         greet(connection)
-        assert [each.direction for each in mesh.observed] == [] if exempt else [INBOUND]
+        assert [each.direction for each in mesh.observed] == ([] if exempt else [INBOUND])
     lab.settle()
     expected = [] if exempt else [connection.tuple]
     assert [each.tuple for each in mesh.auth_requests] == expected

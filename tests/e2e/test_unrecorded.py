@@ -42,7 +42,7 @@ def reaped() -> set[str]:
 
 def test_a_dead_runs_is_removed(cgroup: Path) -> None:
     marked_by_the_dead(cgroup)
-    assert owner_is_dead(cgroup)
+    assert owner_is_dead(cgroup) or not cgroup.exists()
     reaped()  # or another run's start, a moment before
     assert not cgroup.exists()
 
@@ -56,9 +56,10 @@ def test_the_livings_and_nobodys_are_not(cgroup: Path) -> None:
 
 
 def test_one_with_somebody_in_it_is_not(cgroup: Path) -> None:
-    marked_by_the_dead(cgroup)
     with subprocess.Popen(["sleep", "100"]) as process:  # noqa: S607
+        # first, as whoever starts a run takes an empty one away
         (cgroup / "lab-1/cgroup.procs").write_text(str(process.pid), encoding="ascii")
+        marked_by_the_dead(cgroup)
         assert cgroup.name not in reaped()
         process.kill()
 

@@ -160,9 +160,9 @@ def test_a_current_directory_that_was_removed(
 
 def test_processes(trace: Trace) -> None:
     since, before = trace.number, take(trace.times()).things
-    with subprocess.Popen(["sleep", "3"]) as process:  # noqa: S607
+    with subprocess.Popen(["sleep", "1000"]) as process:  # noqa: S607
         (gained,) = {each for each in take(trace.times()).things - before if each.kind == "process"}
-        eventually(lambda: words_of(gained).body == "sleep 3", awaited="the process's own words")
+        eventually(lambda: words_of(gained).body == "sleep 1000", awaited="the process's own words")
         heard = Search(trace, since).of(gained)
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)

@@ -264,9 +264,9 @@ def look_at_everything(data: bytes) -> tuple[int, list[BtfError]]:
 @pytest.mark.parametrize("count", [400, pytest.param(2000, marks=pytest.mark.long)])
 def test_damage_is_refused_or_harmless(blob: bytes, count: int) -> None:
     whole, _ = look_at_everything(blob)
-    started = time.monotonic()
+    started = time.process_time()
     results = [look_at_everything(mutated(blob, random.Random(seed))) for seed in range(count)]  # noqa: S311
-    assert time.monotonic() - started < 10, "bounded, on a slow machine too"
+    assert time.process_time() - started < 10, "bounded, on a slow machine too"
     assert not [str(error) for _, refusals in results for error in refusals if "\n" in str(error)]
     assert sum(good == 0 for good, _ in results) > count / 10
     assert sum(good == whole for good, _ in results) > count / 10

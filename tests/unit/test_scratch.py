@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from testbed import scratch
 from testbed.bpf.elf.kept import tidy_kept
 from testbed.errors import MachineError
 from testbed.scratch import let_go_of_scratch, scratch_folder, tidy_scratch
@@ -29,7 +30,9 @@ with scratch_folder("test") as folder:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where all is, and nothing of other tests."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(scratch, "_places", lambda: [Path(os.environ["TMPDIR"])])
     return tmp_path
 
 
@@ -139,9 +142,9 @@ def test_a_fork_that_ends_first_removes_nothing(place: Path) -> None:
 
 @pytest.mark.parametrize("named", ["none", "/proc", ""])
 def test_where_nothing_can_be_made_another_place_is_taken(
-    place: Path, monkeypatch: pytest.MonkeyPatch, named: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
 ) -> None:
-    monkeypatch.setenv("TMPDIR", str(place / named) if named else "")
+    monkeypatch.setenv("TMPDIR", str(tmp_path / named) if named else "")
     with scratch_folder("test") as folder:
         assert folder.parent.parent in {Path("/tmp"), Path("/var/tmp")}  # noqa: S108
     assert not folder.exists()
