@@ -7,7 +7,7 @@ saw it: a port that no socket of the lab has (one with its bytes reversed, say) 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -19,6 +19,8 @@ from testbed.lab.family import Address, ConnTuple
 from testbed.observe.callbacks import Callback, Op
 from testbed.observe.tap import Tap
 
+Owners = dict[int, dict[str, set[Address]]]
+"""By port: which hosts have it, and on which addresses."""
 _WELL_KNOWN = 1024
 _CLOSING = {
     TcpState.FIN_WAIT1,
@@ -37,7 +39,7 @@ def recorded_story(mesh: Mesh, tap: Tap) -> dict[str, Any]:
 
     Sockets that did the same are told once, as it is of no account how many there were of them.
     """
-    ports = _owners(tap)
+    ports = owners_of(tap)
     story: dict[str, Any] = {"sockets": _sockets(tap, ports)}
     telling: tuple[tuple[str, Callable[[], list[str]]], ...] = (
         ("records", lambda: sorted(_record(record, ports) for record in mesh.observed)),
@@ -53,28 +55,29 @@ def recorded_story(mesh: Mesh, tap: Tap) -> dict[str, Any]:
     return story
 
 
-def _owners(tap: Tap) -> dict[int, str]:
+def owners_of(callbacks: Iterable[Callback]) -> Owners:
     """Whose each port is: the host's that has it as a local port."""
-    owners: dict[int, set[str]] = {}
-    for each in tap:
-        owners.setdefault(each.local_port, set()).add(each.host or "?")
-    return {port: "/".join(sorted(hosts)) for port, hosts in owners.items()}
+    owners: Owners = {}
+    for each in callbacks:
+        owners.setdefault(each.local_port, {}).setdefault(each.host or "?", set()).add(each.local)
+    return owners
 
 
-def _port(port: int, owners: dict[int, str]) -> str:
-    return str(port) if port < _WELL_KNOWN else f"{owners.get(port, 'nobody')}'s"
+def told_endpoint(address: Address, port: int, owners: Owners) -> str:
+    """Without the port's number. One that two hosts chose alike by chance is the one's with that address."""
+    if port < _WELL_KNOWN:
+        return f"{address} port {port}"
+    hosts = owners.get(port, {"nobody": set()})
+    named = sorted(host for host, addresses in hosts.items() if address in addresses) or sorted(hosts)
+    return f"{address} port {'/'.join(named)}'s"
 
 
-def _endpoint(address: Address, port: int, owners: dict[int, str]) -> str:
-    return f"{address} port {_port(port, owners)}"
+def _tuple(connection: ConnTuple, owners: Owners) -> str:
+    source = told_endpoint(connection.src, connection.sport, owners)
+    return f"{source} → {told_endpoint(connection.dst, connection.dport, owners)}"
 
 
-def _tuple(connection: ConnTuple, owners: dict[int, str]) -> str:
-    source = _endpoint(connection.src, connection.sport, owners)
-    return f"{source} → {_endpoint(connection.dst, connection.dport, owners)}"
-
-
-def _sockets(tap: Tap, owners: dict[int, str]) -> list[list[str]]:
+def _sockets(tap: Tap, owners: Owners) -> list[list[str]]:
     by_cookie: dict[int, list[str]] = {}
     for each in tap:
         if told := _callback(each, owners):
@@ -82,20 +85,20 @@ def _sockets(tap: Tap, owners: dict[int, str]) -> list[list[str]]:
     return sorted({tuple(told): told for told in by_cookie.values()}.values())
 
 
-def _callback(each: Callback, owners: dict[int, str]) -> str:
+def _callback(each: Callback, owners: Owners) -> str:
     change = ""
     if each.op is Op.STATE:
         before, after = ("CLOSING" if state in _CLOSING else state.name for state in each.change)
         if before == after:
             return ""
         change = f" {before} → {after}"
-    local = _endpoint(each.local, each.local_port, owners)
-    remote = _endpoint(each.remote, each.remote_port, owners)
+    local = told_endpoint(each.local, each.local_port, owners)
+    remote = told_endpoint(each.remote, each.remote_port, owners)
     return f"{each.host} {each.op.name}{change} {local} – {remote} flags={int(each.flags)}"
 
 
-def _record(record: ObserveRecord, owners: dict[int, str]) -> str:
-    asked = f" asked for {_endpoint(*record.destination, owners)}" if record.destination else ""
+def _record(record: ObserveRecord, owners: Owners) -> str:
+    asked = f" asked for {told_endpoint(*record.destination, owners)}" if record.destination else ""
     closed = record.state is TcpState.CLOSE
     names = [name for name in _SAME_EACH_TIME if not (closed and name in _BY_THE_WAY)]
     numbers = " ".join(f"{name}={record.values[name]}" for name in names if name in record.values)
