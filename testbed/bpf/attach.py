@@ -24,7 +24,6 @@ _OWN_NETNS = Path("/proc/self/ns/net")
 _SOCKMAPS = {MapType.SOCKMAP, MapType.SOCKHASH}
 _TAKEN = {errno.EBUSY, errno.EEXIST}
 _NO_LINKS = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}  # of a kernel that has none for that kind
-
 _NO_FILTERS = {errno.ENOENT, errno.EOPNOTSUPP}  # without sch_ingress
 
 
@@ -83,12 +82,14 @@ def prepare(target: Interface) -> None:
 
     That itself stops the interface for a moment, as the first program would: it is for when nothing is
     under way. It lasts as long as the interface. Nothing is done where the kernel has no such filters.
+    `UsageError` for interfaces of the machine itself.
     """
+    what = f"prepare {target.name} for tc programs"
+    _need_a_labs(target, what)
     try:
         libbpf_net.in_namespace(target.netns_fd, lambda: libbpf_net.tc_hook(target.index))
     except OSError as error:
         if error.errno not in _NO_FILTERS:
-            what = f"prepare {target.name} for tc programs"
             raise ProgramError(what, errno_name(error.errno or 0)) from error
 
 
@@ -97,8 +98,13 @@ def _need_own(program: Program, kind: ProgramKind, target: int | Interface) -> N
     if not isinstance(target, Interface):
         if kind.target is Target.CGROUP:
             need_own(target, what)
-    elif os.path.samestat(os.fstat(target.netns_fd), _OWN_NETNS.stat()):
-        raise UsageError(f"{what} to {target.name}", "it is an interface of the machine, not of a lab's host")
+    else:
+        _need_a_labs(target, f"{what} to {target.name}")
+
+
+def _need_a_labs(target: Interface, what: str) -> None:
+    if os.path.samestat(os.fstat(target.netns_fd), _OWN_NETNS.stat()):
+        raise UsageError(what, "it is an interface of the machine, not of a lab's host")
 
 
 def _wrong_target(program: Program, kind: ProgramKind) -> UsageError:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.bpf.attach import Interface, attach
+from testbed.bpf.attach import Interface, attach, prepare
 from testbed.bpf.elf.loader import ObjectLoader
 from testbed.bpf.kinds import ProgramKind
 from testbed.bpf.own_program import load_own
@@ -110,6 +110,8 @@ def test_an_interface_of_the_machine_is_refused(program: Program) -> None:
             UsageError, match=r"to lo: it is an interface of the machine, not of a lab's host"
         ):
             attach(program, Interface(fd, 1, "lo"), stack)
+        with pytest.raises(UsageError, match="prepare lo for tc programs: it is an interface of the machine"):
+            prepare(Interface(fd, 1, "lo"))
 
 
 def test_a_child_of_the_run_may_attach(lab: Lab, program: Program) -> None:
